@@ -1,0 +1,12 @@
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class AccountsApp(AppConfig):
+    name = "cloud.accounts"
+    label = "accounts"
+    verbose_name = _("Accounts")
+
+    def ready(self) -> None:
+        from cloud.accounts import permissions  # noqa: F401
+        from cloud.accounts.api import schemes  # noqa: F401

@@ -1,0 +1,53 @@
+"""Projects: made, changed, deleted, and who is a member of them."""
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from cloud.accounts.models import Account, Project
+from cloud.common import deletion
+from cloud.common.actor import Actor
+from cloud.common.constraints import told
+from cloud.common.errors import Conflict, Problem
+from cloud.events.services import audit
+
+
+def _taken() -> dict[str, Problem]:
+    message = _("Another project of the account has this name.")
+    return {"project_name_once": Conflict(message, code="name_taken", errors={"name": [message]})}
+
+
+@transaction.atomic
+def create(*, actor: Actor, name: str, account: Account | None = None, description: str = "") -> Project:
+    """Make a project in the account, by default the actor's. Raises Conflict when the account has one of this name."""
+    actor.require("project.create")
+    owner = account or Account.objects.reach(actor.account, actor)
+    with told(_taken()):
+        project = Project.objects.create(account=owner, name=name, description=description)
+    audit.record("project.create", actor=actor, resource=project)
+    return project
+
+
+@transaction.atomic
+def update(project: Project, *, actor: Actor, **changes: str) -> Project:
+    """Change name or description."""
+    actor.require("project.update")
+    for field, value in changes.items():
+        setattr(project, field, value)
+    with told(_taken()):
+        project.save(update_fields=[*changes, "updated_at"])
+    audit.record("project.update", actor=actor, resource=project, detail={"changed": sorted(changes)})
+    return project
+
+
+@transaction.atomic
+def delete(project: Project, *, actor: Actor) -> None:
+    """Delete an empty project. Raises Conflict for a default project and for one that holds resources."""
+    actor.require("project.delete")
+    if project.is_default:
+        raise Conflict(
+            _("%(name)s is the default project of its account.") % {"name": project.name},
+            code="protected",
+            advice=_("Delete the account instead."),
+        )
+    audit.record("project.delete", actor=actor, resource=project)
+    deletion.delete(project)

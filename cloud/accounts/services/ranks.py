@@ -1,0 +1,51 @@
+"""Nobody gives away, or takes over, rights that they do not have."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from django.utils.translation import gettext as _
+
+from cloud.accounts.models import User
+from cloud.accounts.roles import ROLES, Role
+from cloud.common import permissions
+from cloud.common.actor import Actor
+from cloud.common.errors import NotPermitted
+
+
+def covers(actor: Actor, role: Role) -> bool:
+    """Whether the actor may do everything that the role grants, and sees as far."""
+    return (actor.sees_all or not role.sees_all) and all(actor.may(grant) for grant in role.grants)
+
+
+def require_role(actor: Actor, role: Role) -> None:
+    """Raise NotPermitted (`role_too_wide`) unless the actor may give this role."""
+    if not covers(actor, role):
+        raise NotPermitted(
+            _("The role %(role)s has rights that %(name)s does not have.") % {"role": role.label, "name": actor.name},
+            code="role_too_wide",
+        )
+
+
+def require_reach(actor: Actor, user: User) -> None:
+    """Raise NotPermitted (`user_too_mighty`) when the user has a role that the actor could not give.
+
+    Else changing a user's password or making a token for one would be a way up.
+    """
+    for name in user.memberships.values_list("role", flat=True).distinct():
+        if not covers(actor, ROLES[name]):
+            raise NotPermitted(
+                _("%(user)s has wider rights than %(name)s.") % {"user": user.username, "name": actor.name},
+                code="user_too_mighty",
+            )
+
+
+def narrowed(actor: Actor, scopes: Sequence[str]) -> list[str]:
+    """The scopes cut to what the actor itself may do: as they are when it covers them, by name where it does in part."""
+    wanted = list(scopes) or ["*"]
+    if all(actor.may(scope) for scope in wanted):
+        return list(scopes)
+    return [
+        name
+        for name in permissions.declared()
+        if actor.may(name) and any(fnmatchcase(name, scope) for scope in wanted)
+    ]

@@ -1,0 +1,145 @@
+"""Desired state: the newest number of each section wins, one pass at a time per section, mended each minute."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cloud.agent.journal import Journal
+from cloud.agent.registry import SECTIONS, Machine
+from cloud.common.driver import DriverError
+from cloud.common.wire import Desired, Document, Failure, Held
+
+log = logging.getLogger(__name__)
+
+DRIFT_S = 60.0
+FIRST_RETRY_S = 1.0
+
+Tell = Callable[[Held], None]
+
+
+@dataclass
+class _Section:
+    name: str
+    wanted: int = 0
+    body: Document = field(default_factory=dict)
+    held: int = 0
+    failure: Failure | None = None
+    is_due: bool = False
+    retries: int = 0
+
+
+class Convergence:
+    """Keeps the machine in the state it should have; `tell` hears each number held, or why it is not."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        journal: Journal,
+        boot_id: str,
+        tell: Tell,
+        *,
+        drift_s: float = DRIFT_S,
+        first_retry_s: float = FIRST_RETRY_S,
+    ) -> None:
+        self._machine, self._journal, self._boot_id, self._tell = machine, journal, boot_id, tell
+        self._drift_s, self._first_retry_s = drift_s, first_retry_s
+        self._changed = threading.Condition()
+        self._sections: dict[str, _Section] = {}
+        self._is_stopping = False
+
+    def start(self) -> None:
+        """Converge to what was wanted last, whether it was held or not: the machine may have changed meanwhile."""
+        for stored in self._journal.sections(self._boot_id):
+            if stored.section in SECTIONS:
+                self._begin(_Section(stored.section, stored.number, stored.body, stored.held, is_due=True))
+
+    def offer(self, desired: Desired) -> None:
+        """Take what control wants now; an older number than the one known changes nothing."""
+        name, number = desired.section, desired.number
+        if name not in SECTIONS:
+            detail = f"This agent does not know the section {name}; upgrade it."
+            self._tell(self._held(name, number, Failure("unsupported", "unknown_section", detail)))
+            return
+        is_new = self._journal.want(name, number, desired.body)
+        with self._changed:
+            section = self._sections.get(name)
+            if section is None:
+                self._begin(_Section(name, number, desired.body, is_due=True))
+                return
+            if is_new and number > section.wanted:
+                section.wanted, section.body, section.retries = number, desired.body, 0
+            held = section.held
+            if held < section.wanted:
+                section.is_due = True
+                self._changed.notify_all()
+        if held >= number:
+            self._tell(self._held(name, held))
+
+    def held(self) -> dict[str, int]:
+        """The number held of each section."""
+        with self._changed:
+            return {s.name: s.held for s in self._sections.values() if s.held}
+
+    def errors(self) -> dict[str, str]:
+        """What is wrong with the sections whose last pass failed."""
+        with self._changed:
+            return {s.name: f"{s.failure.code}: {s.failure.detail}" for s in self._sections.values() if s.failure}
+
+    def stop(self) -> None:
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+
+    def _begin(self, section: _Section) -> None:
+        with self._changed:
+            self._sections[section.name] = section
+        threading.Thread(target=self._keep, args=(section,), name=f"section-{section.name}", daemon=True).start()
+
+    def _keep(self, section: _Section) -> None:
+        while True:
+            with self._changed:
+                pause = self._drift_s
+                if section.failure:
+                    pause = min(pause, self._first_retry_s * 2.0 ** (section.retries - 1))
+                self._changed.wait_for(lambda: section.is_due or self._is_stopping, timeout=pause)
+                if self._is_stopping:
+                    return
+                section.is_due = False
+                number, body = section.wanted, section.body
+            failure = self._pass(section.name, body)
+            self._settle(section, number, failure)
+
+    def _pass(self, name: str, body: Document) -> Failure | None:
+        try:
+            SECTIONS[name](body, self._machine)
+        except DriverError as error:
+            return Failure(error.nature, error.code, error.detail)
+        except Exception as error:
+            log.exception("section %s failed", name)
+            return Failure("failed", "internal_error", f"{type(error).__name__}: {error}")
+        return None
+
+    def _settle(self, section: _Section, number: int, failure: Failure | None) -> None:
+        news: Held | None = None
+        with self._changed:
+            if failure is None:
+                if section.held != number or section.failure is not None:
+                    news = self._held(section.name, number)
+                    # What failed for want of this section (a bridge, a directory) may work now.
+                    for other in self._sections.values():
+                        other.is_due = other.is_due or other.failure is not None and other is not section
+                    self._changed.notify_all()
+                section.held, section.failure, section.retries = number, None, 0
+            else:
+                if failure != section.failure or section.retries == 0:
+                    news = self._held(section.name, number, failure)
+                    log.warning("section %s %d: %s: %s", section.name, number, failure.code, failure.detail)
+                section.failure, section.retries = failure, min(section.retries + 1, 20)
+        if news is not None:
+            if failure is None:
+                self._journal.hold(section.name, number, self._boot_id)
+            self._tell(news)
+
+    def _held(self, section: str, number: int, failure: Failure | None = None) -> Held:
+        return Held(self._machine.uuid, section, number, failure)

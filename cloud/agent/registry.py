@@ -1,0 +1,236 @@
+"""The agent side of every domain registers here: what it does when control asks, and what it tells by itself.
+
+    @command(StartDomain)               def start(message: StartDomain, call: Call) -> DomainState | None
+    @command(CacheImage, bulk=True)     def cache(message: CacheImage, call: Call) -> Message | None
+    @query(ProbeAddress)                def probe(message: ProbeAddress, machine: Machine) -> Message
+    @section("networks")                def converge(body: dict[str, Any], machine: Machine) -> None
+    @stream_verb("compute.vnc")         async def vnc(ticket, reader, writer, machine) -> None
+    @sampler                            def sample(machine: Machine) -> list[Sample]
+    @fact                               def versions(machine: Machine) -> dict[str, Any]
+    @on_start                           def begin(machine: Machine) -> None
+
+A handler is found by the `kind` of its message class. Handlers run in threads, raise `cloud.common.driver` errors and
+nothing else, and must bear being run twice. Which modules register is one literal list in `cloud.agent.main`.
+"""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from cloud.agent.config import AgentConfig
+from cloud.common.driver import Aborted
+from cloud.common.tickets import Ticket
+from cloud.common.wire import Document, Message
+
+
+class Link(Protocol):
+    """What a machine needs of its link to control; `cloud.agent.link` is the real one."""
+
+    def publish(self, topic: str, body: Document) -> None: ...
+
+    def show_progress(self, key: str, document: Document) -> None: ...
+
+    def is_aborted(self, key: str) -> bool: ...
+
+    def open_stream(self, address: str, port: int, ticket: str) -> socket.socket: ...
+
+
+class Unlinked:
+    """A link that leads nowhere but remembers: for tests of handlers."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, Document]] = []
+        self.progress: list[tuple[str, Document]] = []
+        self.aborted: set[str] = set()
+
+    def publish(self, topic: str, body: Document) -> None:
+        self.published.append((topic, body))
+
+    def show_progress(self, key: str, document: Document) -> None:
+        self.progress.append((key, document))
+
+    def is_aborted(self, key: str) -> bool:
+        return key in self.aborted
+
+    def open_stream(self, address: str, port: int, ticket: str) -> socket.socket:
+        raise ConnectionError("this machine is not linked to any other")
+
+
+@dataclass
+class Machine:
+    """The machine an agent runs on. `state_dir` survives restarts; `resources` is where drivers keep what lives long.
+
+    Drivers put directories whose content belongs to the platform into `resources["platform_paths"]` (a set of Path):
+    the sampler counts them.
+    """
+
+    uuid: str
+    kind: str
+    config: AgentConfig
+    state_dir: Path
+    link: Link = field(default_factory=Unlinked)
+    resources: dict[str, Any] = field(default_factory=dict)
+    is_stopping: threading.Event = field(default_factory=threading.Event)
+
+    def publish(self, topic: str, body: Document) -> None:
+        """Tell control what was seen, as `compute.domain_event`. Never blocks, keeps order, is lost on a crash."""
+        self.link.publish(topic, body)
+
+    def open_stream(self, address: str, port: int, ticket: str) -> socket.socket:
+        """A blocking TLS socket to another agent's stream door, past its greeting: raw bytes both ways from here.
+
+        Raises Transient when it cannot be reached, Rejected (with the door's code) when the door refuses the ticket.
+        """
+        return self.link.open_stream(address, port, ticket)
+
+
+@dataclass
+class Call:
+    """One running command, as its handler sees it. `key` is the command's key, `resource` what it acts on."""
+
+    key: str
+    job: str
+    resource: str
+    machine: Machine
+    step: str = ""
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def progress(self, done: float, total: float, text: str = "") -> None:
+        """Report `done` of `total` (bytes, mostly) and what is being done; total 0 when it is not known.
+
+        Call as often as you like: it is sent once a second.
+        """
+        percent = round(min(100.0, 100.0 * done / total), 1) if total > 0 else None
+        document = {"percent": percent, "text": text, "bytes_done": done, "bytes_total": total}
+        self.machine.link.show_progress(self.key, document)
+
+    def check_aborted(self) -> None:
+        """Raise Aborted when control has cancelled this command, or when this agent stops and the work is bulk.
+
+        Call as often as you like, at least each second in long work: it asks control once a second.
+        """
+        if self.cancelled.is_set() or self.machine.link.is_aborted(self.key):
+            raise Aborted
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One line of measured numbers; `measurement` and `fields` are named in monitoring's catalogue.
+
+    An unknown value is left out.
+    """
+
+    measurement: str
+    tags: Mapping[str, str]
+    fields: Mapping[str, int | float]
+
+
+Stream = Callable[[Ticket, asyncio.StreamReader, asyncio.StreamWriter, Machine], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class CommandHandler:
+    message: type[Message]
+    function: Callable[[Any, Call], Message | None]
+    is_bulk: bool
+
+
+@dataclass(frozen=True)
+class QueryHandler:
+    message: type[Message]
+    function: Callable[[Any, Machine], Message]
+
+
+COMMANDS: dict[str, CommandHandler] = {}
+QUERIES: dict[str, QueryHandler] = {}
+SECTIONS: dict[str, Callable[[Document, Machine], None]] = {}
+STREAMS: dict[str, Stream] = {}
+SAMPLERS: dict[str, Callable[[Machine], list[Sample]]] = {}
+FACTS: dict[str, Callable[[Machine], Document]] = {}
+STARTS: dict[str, Callable[[Machine], None]] = {}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def command(message: type[Message], *, bulk: bool = False) -> Callable[[F], F]:
+    """Register the handler of a command, `fn(message, call) -> Message | None`.
+
+    Its effect must be idempotent. `bulk` marks what takes minutes: it never stands in the way of quick work.
+    """
+
+    def register(function: F) -> F:
+        _add(COMMANDS, message.kind, CommandHandler(message, function, bulk))
+        return function
+
+    return register
+
+
+def query(message: type[Message]) -> Callable[[F], F]:
+    """Register the handler of a read-only question, `fn(message, machine) -> Message`, done within 5 seconds."""
+
+    def register(function: F) -> F:
+        _add(QUERIES, message.kind, QueryHandler(message, function))
+        return function
+
+    return register
+
+
+def section(name: str) -> Callable[[F], F]:
+    """Register what brings the machine to a section's desired state, `fn(body, machine) -> None`.
+
+    Called on change, on start and each minute (drift), never twice at once for one section.
+    """
+
+    def register(function: F) -> F:
+        _add(SECTIONS, name, function)
+        return function
+
+    return register
+
+
+def stream_verb(name: str) -> Callable[[F], F]:
+    """Register a verb of the stream door, `async fn(ticket, reader, writer, machine)`.
+
+    Connect to what is behind first: a driver error raised before the first read or write refuses the stream with its
+    code. The door tells the caller it is open at the first read or write. It closes the stream when the function ends.
+    """
+
+    def register(function: F) -> F:
+        _add(STREAMS, name, function)
+        return function
+
+    return register
+
+
+def sampler(function: F) -> F:
+    """Register `fn(machine) -> list[Sample]`, called every 10 seconds in a thread of its own."""
+    _add(SAMPLERS, _place(function), function)
+    return function
+
+
+def fact(function: F) -> F:
+    """Register `fn(machine) -> dict`: facts for the agent's hello, told each time it (re)connects. Slow ones cache."""
+    _add(FACTS, _place(function), function)
+    return function
+
+
+def on_start(function: F) -> F:
+    """Register `fn(machine) -> None`, called once before work is taken; start event threads here (daemon ones)."""
+    _add(STARTS, _place(function), function)
+    return function
+
+
+def _place(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _add(table: dict[str, Any], name: str, entry: Any) -> None:
+    if not name:
+        raise TypeError("a message needs a kind, as `compute.start_domain`, to have a handler")
+    if name in table:
+        raise TypeError(f"{name} has a handler already: {table[name]}")
+    table[name] = entry

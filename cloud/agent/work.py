@@ -1,0 +1,169 @@
+"""Commands at work: one at a time per resource and in order, quick ones never behind bulk ones, each journaled."""
+
+import logging
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from cloud.agent.journal import Journal, Verdict
+from cloud.agent.registry import COMMANDS, Call, Machine
+from cloud.common.driver import Aborted, DriverError, NotFound, Rejected, Unsupported
+from cloud.common.wire import Answer, Command, Document, Failure
+
+log = logging.getLogger(__name__)
+
+QUICK_THREADS = 8
+BULK_THREADS = 3
+
+Now = Callable[[], float]
+Post = Callable[[Answer], None]
+
+
+@dataclass
+class _Entry:
+    command: Command
+    call: Call
+    is_bulk: bool
+    is_interrupted: bool = False
+
+
+class Workshop:
+    """Takes commands, works on them in threads of its own, and posts one answer for each.
+
+    `now` is control's time, by which deadlines are. `forget` is told each key that ended.
+    """
+
+    def __init__(
+        self, machine: Machine, journal: Journal, post: Post, now: Now, forget: Callable[[str], None] = lambda key: None
+    ) -> None:
+        self._machine, self._journal, self._post, self._now, self._forget = machine, journal, post, now, forget
+        self._lock = threading.Condition()
+        self._entries: dict[str, _Entry] = {}
+        self._lanes: dict[str, deque[_Entry]] = {}
+        self._quick = ThreadPoolExecutor(QUICK_THREADS, thread_name_prefix="quick")
+        self._bulk = ThreadPoolExecutor(BULK_THREADS, thread_name_prefix="bulk")
+        self._is_stopping = False
+
+    def in_work(self) -> list[str]:
+        """The keys that were taken and are not answered yet."""
+        with self._lock:
+            return list(self._entries)
+
+    def take(self, command: Command, *, is_bulk: bool = False) -> None:
+        """Take a command, or post at once why not; a key that is in work already is left alone. Never blocks long."""
+        handler = COMMANDS.get(command.task)
+        with self._lock:
+            if command.key in self._entries or self._is_stopping:
+                return
+            try:
+                verdict, answer = self._journal.accept(command)
+            except sqlite3.Error as error:
+                log.exception("the journal does not take %s", command.key)
+                verdict, answer = Verdict.ANSWER, self._failed(command, "transient", "journal_failed", str(error))
+            if verdict is Verdict.WORK:
+                call = Call(command.key, command.job, command.resource, self._machine, command.step)
+                entry = _Entry(command, call, is_bulk or (handler is not None and handler.is_bulk))
+                if command.direction == "undo":
+                    self._cancel_run(command)
+                self._entries[command.key] = entry
+                lane = self._lanes.setdefault(command.resource, deque())
+                lane.append(entry)
+                if len(lane) == 1:
+                    self._submit(entry)
+        if answer is not None:
+            self._post(answer)
+
+    def stop(self, within_s: float) -> None:
+        """Take no more; let quick work end, break bulk work off (control sends it again): `within_s` at most."""
+        with self._lock:
+            self._is_stopping = True
+            for entry in self._entries.values():
+                if entry.is_bulk:
+                    entry.is_interrupted = True
+                    entry.call.cancelled.set()
+            self._lock.wait_for(lambda: not self._entries, timeout=within_s)
+        self._quick.shutdown(wait=False, cancel_futures=True)
+        self._bulk.shutdown(wait=False, cancel_futures=True)
+
+    def _cancel_run(self, undo: Command) -> None:
+        for entry in self._entries.values():
+            command = entry.command
+            if (command.job, command.step, command.direction) == (undo.job, undo.step, "run"):
+                entry.call.cancelled.set()
+
+    def _submit(self, entry: _Entry) -> None:
+        (self._bulk if entry.is_bulk else self._quick).submit(self._work, entry)
+
+    def _work(self, entry: _Entry) -> None:
+        command = entry.command
+        answer: Answer | None = None
+        try:
+            answer = self._answer(entry)
+            if answer is not None:
+                self._journal.finish(answer)
+        except sqlite3.Error:
+            log.exception("the journal does not keep the answer of %s", command.key)
+        finally:
+            if answer is not None:
+                self._post(answer)
+            self._leave(entry)
+
+    def _leave(self, entry: _Entry) -> None:
+        key, resource = entry.command.key, entry.command.resource
+        self._forget(key)
+        with self._lock:
+            del self._entries[key]
+            lane = self._lanes[resource]
+            lane.popleft()
+            if not lane:
+                del self._lanes[resource]
+            elif not self._is_stopping:
+                self._submit(lane[0])
+            else:
+                for waiting in lane:
+                    self._entries.pop(waiting.command.key, None)
+                del self._lanes[resource]
+            self._lock.notify_all()
+
+    def _answer(self, entry: _Entry) -> Answer | None:
+        """Do it. None when the agent's own end broke it off: then there is no answer, and control asks again."""
+        command = entry.command
+        if refusal := self._journal.may_run(command):
+            return Answer(command.key, self._machine.uuid, failure=refusal)
+        if command.direction == "run" and command.deadline < self._now():
+            return self._failed(command, "failed", "expired", "The command's deadline had passed when its turn came.")
+        try:
+            return Answer(command.key, self._machine.uuid, self._run(entry))
+        except NotFound as error:
+            if command.direction == "undo":
+                return Answer(command.key, self._machine.uuid)
+            return self._failed(command, error.nature, error.code, error.detail)
+        except Aborted as error:
+            if entry.is_interrupted:
+                return None
+            return self._failed(command, error.nature, error.code, error.detail)
+        except DriverError as error:
+            log.warning("%s (%s): %s: %s", command.task, command.key, error.code, error.detail)
+            return self._failed(command, error.nature, error.code, error.detail)
+        except Exception as error:
+            log.exception("%s (%s) failed", command.task, command.key)
+            return self._failed(command, "failed", "internal_error", f"{type(error).__name__}: {error}")
+
+    def _run(self, entry: _Entry) -> Document:
+        command = entry.command
+        handler = COMMANDS.get(command.task)
+        if handler is None:
+            raise Unsupported("unknown_command", f"This agent does not know {command.task}; upgrade it.")
+        try:
+            message = handler.message.from_document(command.body)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise Rejected("malformed_command", f"This agent cannot read {command.task}: {error}") from error
+        entry.call.check_aborted()
+        result = handler.function(message, entry.call)
+        return {} if result is None else result.to_document()
+
+    def _failed(self, command: Command, nature: str, code: str, detail: str) -> Answer:
+        return Answer(command.key, self._machine.uuid, failure=Failure(nature, code, detail))

@@ -1,0 +1,156 @@
+"""Acts of a view set, each made of the service that does it: input → service → answer.
+
+    create = creates(zones.create, ZoneInput)                    POST   /zones/            201 with the zone
+    create = creates(instances.create, InstanceInput, is_job=True)                         202 with the job
+    partial_update = updates(zones.update)                       PATCH  /zones/<uuid>/     200 with the zone
+    destroy = deletes(zones.delete)                              DELETE /zones/<uuid>/     204
+    start = job_action(instances.start)                          POST   /instances/<uuid>/start/   202 with the job
+    disable = act(zones.disable)                                 POST   /zones/<uuid>/disable/     200 with the zone
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import status
+from rest_framework.decorators import action
+from rest_framework.response import Response
+
+from cloud.common.api.links import url_of
+from cloud.common.api.serializers import AcceptedSerializer, InputSerializer, NoInput, RenameInput
+
+Input = type[InputSerializer] | None
+Handler = Callable[..., Response]
+
+_LOCATION = OpenApiParameter(
+    "Location",
+    {"type": "string", "format": "uri-reference"},
+    OpenApiParameter.HEADER,
+    description="Where to follow the job, or the new resource.",
+    response=[201, 202],
+)
+
+
+class Act:
+    """A class attribute that becomes the framework's handler, once it knows the name it was given."""
+
+    def __init__(self, build: Callable[[str], Handler]) -> None:
+        self.build = build
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        setattr(owner, name, self.build(name))
+
+
+def creates(service: Callable[..., Any], takes: type[InputSerializer], *, is_job: bool = False) -> Any:
+    """`service(*, actor, **validated)` makes one resource, or `(resources, job)` when `is_job`."""
+
+    def handler(self: Any, request: Any, *args: Any, **kwargs: Any) -> Response:
+        self.admit("create")
+        made = service(actor=request.actor, **_validated(self, takes, request))
+        if is_job:
+            resources, job = made if isinstance(made, tuple) else (made, None)
+            return accepted(resources, job)
+        resource = made[0] if isinstance(made, tuple) else made
+        return Response(_shown(self, resource), status.HTTP_201_CREATED, headers={"Location": url_of(resource)})
+
+    return Act(lambda name: _named(handler, name, _documented(service, takes, 202 if is_job else 201)))
+
+
+def updates(service: Callable[..., Any], takes: type[InputSerializer] = RenameInput, *, is_job: bool = False) -> Any:
+    """`service(resource, *, actor, **validated)` changes what was sent and nothing else; only those fields are given.
+
+    It may return the changed resource or nothing; with `is_job` it returns the job.
+    """
+
+    def handler(self: Any, request: Any, *args: Any, **kwargs: Any) -> Response:
+        resource = self.get_object()
+        self.admit("update")
+        answer = service(resource, actor=request.actor, **_validated(self, takes, request, partial=True))
+        return accepted([resource], answer) if is_job else Response(_shown(self, resource))
+
+    return Act(lambda name: _named(handler, name, _documented(service, takes, 202 if is_job else 200)))
+
+
+def deletes(service: Callable[..., Any], *, is_job: bool = False) -> Any:
+    """`service(resource, *, actor)` deletes the resource; with `is_job` it returns the job that does."""
+
+    def handler(self: Any, request: Any, *args: Any, **kwargs: Any) -> Response:
+        resource = self.get_object()
+        self.admit("delete")
+        # A model forgets its key when it is deleted, and the answer names what was acted on.
+        named = {"uuid": resource.pk, "name": str(resource), "url": url_of(resource)}
+        job = service(resource, actor=request.actor)
+        if is_job:
+            return _accepted([named], job)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    return Act(lambda name: _named(handler, name, _documented(service, None, 202 if is_job else 204)))
+
+
+def job_action(service: Callable[..., Any], takes: Input = None, *, url_path: str | None = None) -> Any:
+    """A verb on one resource that a job carries out: `service(resource, *, actor, **validated) -> Job | None`."""
+
+    def handler(self: Any, request: Any, *args: Any, **kwargs: Any) -> Response:
+        resource = self.get_object()
+        self.admit(handler.__name__)
+        validated = _validated(self, takes or NoInput, request)
+        return accepted([resource], service(resource, actor=request.actor, **validated))
+
+    return Act(lambda name: _verb(handler, name, url_path, _documented(service, takes, 202)))
+
+
+def act(service: Callable[..., Any], takes: Input = None, *, url_path: str | None = None) -> Any:
+    """A verb on one resource that is done at once: `service(resource, *, actor, **validated)`; answers the resource."""
+
+    def handler(self: Any, request: Any, *args: Any, **kwargs: Any) -> Response:
+        resource = self.get_object()
+        self.admit(handler.__name__)
+        validated = _validated(self, takes or NoInput, request)
+        service(resource, actor=request.actor, **validated)
+        return Response(_shown(self, resource))
+
+    return Act(lambda name: _verb(handler, name, url_path, _documented(service, takes, 200)))
+
+
+def accepted(resources: Iterable[Any], job: Any) -> Response:
+    """202 with the job and the resources it is about; `Location` leads to the job."""
+    named = [{"uuid": row.pk, "name": str(row), "url": url_of(row)} for row in resources]
+    return _accepted(named, job)
+
+
+def _accepted(named: list[dict[str, Any]], job: Any) -> Response:
+    place = url_of(job) if job is not None else None
+    body = {"job": place, "results": [{**row, "uuid": str(row["uuid"])} for row in named]}
+    return Response(body, status.HTTP_202_ACCEPTED, headers={"Location": place} if place else None)
+
+
+def _validated(view: Any, takes: type[InputSerializer], request: Any, *, partial: bool = False) -> dict[str, Any]:
+    serializer = takes(data=request.data, partial=partial, context=view.get_serializer_context())
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+def _shown(view: Any, resource: Any) -> Any:
+    # Read again through the view's queryset, which joins and annotates what the serializer shows.
+    return view.get_serializer(view.get_queryset().filter(pk=resource.pk).first() or resource).data
+
+
+def _named(handler: Handler, name: str, document: Callable[[Handler], Handler]) -> Handler:
+    handler.__name__ = handler.__qualname__ = name
+    return document(handler)
+
+
+def _verb(handler: Handler, name: str, url_path: str | None, document: Callable[[Handler], Handler]) -> Handler:
+    handler.__name__ = handler.__qualname__ = name
+    path = url_path or name.replace("_", "-")
+    return document(action(detail=True, methods=["post"], url_path=path, url_name=path)(handler))
+
+
+def _documented(service: Callable[..., Any], takes: Input, code: int) -> Callable[[Handler], Handler]:
+    summary = (service.__doc__ or service.__name__).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+    options: dict[str, Any] = {"request": takes, "summary": summary}
+    if code in (201, 202):
+        options["parameters"] = [_LOCATION]
+    if code in (202, 204):
+        options["responses"] = {code: AcceptedSerializer if code == 202 else None}
+    return lambda handler: extend_schema(**options)(handler)

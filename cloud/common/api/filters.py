@@ -1,0 +1,92 @@
+"""Narrowing a list: `?q=` over texts, and filters by field. What is not known is refused, never ignored."""
+
+import uuid
+from typing import Any
+
+from django.db import models
+from django.db.models import Q, QuerySet
+from django.utils.translation import gettext as _
+from django_filters import rest_framework as django_filters
+from django_filters import utils
+from rest_framework.filters import BaseFilterBackend
+
+from cloud.common.api.paging import PARAMETERS
+from cloud.common.errors import Invalid
+
+_LONGEST = 255
+
+
+class ResourceFilterSet(django_filters.FilterSet):
+    """Base of filter sets. A reference is filtered by uuid alone, so it tells nothing of rows the caller cannot see."""
+
+    @classmethod
+    def filter_for_lookup(cls, field: Any, lookup_type: str) -> Any:
+        if isinstance(field, (models.ForeignKey, models.UUIDField)) and lookup_type == "exact":
+            return django_filters.UUIDFilter, {}
+        return super().filter_for_lookup(field, lookup_type)
+
+
+class FieldFilters(django_filters.DjangoFilterBackend):
+    """Filters by the view's `filterset_fields` or `filterset_class`."""
+
+    filterset_base = ResourceFilterSet
+
+    def filter_queryset(self, request: Any, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
+        filterset = self.get_filterset(request, queryset, view)
+        refuse_unknown(request, {"q", *PARAMETERS, *view.query_parameters, *(filterset.filters if filterset else ())})
+        if filterset is None:
+            return queryset
+        if not filterset.is_valid():
+            raise utils.translate_validation(filterset.errors)
+        narrowed: QuerySet[Any] = filterset.qs
+        return narrowed
+
+
+class TextSearch(BaseFilterBackend):
+    """`?q=`: every word must occur in one of the view's `search_fields`; a whole uuid finds its row."""
+
+    def filter_queryset(self, request: Any, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
+        text = request.query_params.get("q", "")
+        if len(text) > _LONGEST or "\x00" in text:
+            raise Invalid(
+                _("This cannot be searched for."),
+                code="bad_search",
+                errors={"q": [_("Give at most %(longest)s characters without NUL.") % {"longest": _LONGEST}]},
+            )
+        condition = Q()
+        for word in text.split():
+            anywhere = Q()
+            for name in view.search_fields:
+                anywhere |= Q(**{f"{name}__icontains": word})
+            condition &= anywhere
+        return queryset.filter(condition | _as_key(text)) if text.strip() else queryset
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        names = ", ".join(view.search_fields)
+        return [
+            {
+                "name": "q",
+                "in": "query",
+                "description": f"Words to look for in {names}; or a uuid.",
+                "schema": {"type": "string", "maxLength": _LONGEST},
+            }
+        ]
+
+
+def refuse_unknown(request: Any, known: set[str]) -> None:
+    """Raise Invalid for a query parameter that nobody reads: a mistyped filter must not widen a list."""
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        raise Invalid(
+            _("There is no such filter: %(names)s.") % {"names": ", ".join(unknown)},
+            code="unknown_parameter",
+            advice=_("Known: %(names)s.") % {"names": ", ".join(sorted(known))},
+            errors={name: [_("There is no such filter.")] for name in unknown},
+        )
+
+
+def _as_key(text: str) -> Q:
+    try:
+        return Q(pk=uuid.UUID(text.strip()))
+    except ValueError:
+        return Q()

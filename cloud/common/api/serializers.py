@@ -1,0 +1,134 @@
+"""Bases of serializers: what goes out of a resource, and what comes in for an act."""
+
+from typing import Any
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from cloud.common.api.links import url_of
+
+
+class RefusesUnknown:
+    """Refuses fields that the serializer does not take, with the code `unknown_field`."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            taken = {name for name, field in self.fields.items() if not field.read_only}  # type: ignore[attr-defined]
+            unknown = sorted(set(data) - taken)
+            if unknown:
+                message = serializers.ErrorDetail(_("There is no such field."), code="unknown_field")
+                raise serializers.ValidationError({name: [message] for name in unknown})
+        return super().to_internal_value(data)  # type: ignore[misc]
+
+
+class InputSerializer(RefusesUnknown, serializers.Serializer[Any]):
+    """What a caller sends for an act. Its validated data are the keyword arguments of the service."""
+
+
+class NoInput(InputSerializer):
+    """For acts that take nothing."""
+
+
+class RenameInput(InputSerializer):
+    """The change that every resource takes."""
+
+    name = serializers.CharField(max_length=255, required=False)
+    description = serializers.CharField(max_length=4096, allow_blank=True, required=False)
+
+
+class Reference(serializers.PrimaryKeyRelatedField[Any]):
+    """A resource named by its uuid, among those that the caller may see: `Reference(Zone)` or `Reference(queryset)`.
+
+    In validated data it is the row itself. What is not there and what is not the caller's get the same answer.
+    """
+
+    default_error_messages = {"does_not_exist": _("There is no such resource.")}
+
+    def __init__(self, of: Any = None, **options: Any) -> None:
+        if of is not None:
+            options["queryset"] = of if isinstance(of, models.QuerySet) else of._default_manager.all()
+        super().__init__(pk_field=serializers.UUIDField(), **options)
+
+    def __class_getitem__(cls, _item: Any) -> Any:
+        return cls
+
+    def get_queryset(self) -> Any:
+        queryset = super().get_queryset()
+        request = self.context.get("request")
+        return queryset.visible_to(request.actor) if request is not None else queryset.none()
+
+
+@extend_schema_field({"type": "string", "format": "uri-reference"})
+class UrlField(serializers.Field[Any, Any, str, Any]):
+    """Where the API shows this row."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"source": "*", "read_only": True, **options})
+
+    def to_representation(self, value: Any) -> str:
+        return url_of(value)
+
+
+class ResourceSerializer(RefusesUnknown, serializers.ModelSerializer[Any]):
+    """What every resource shows. A subclass names its model and adds fields:
+
+        class Meta(ResourceSerializer.Meta):
+            model = Zone
+            fields = [*ResourceSerializer.Meta.fields, "clusters"]
+
+    All fields are read-only: what comes in is an InputSerializer's matter.
+    """
+
+    url = UrlField()
+
+    class Meta:
+        model: Any = None
+        fields: list[str] = ["uuid", "name", "description", "project", "created_at", "updated_at", "url"]
+
+    def get_fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = super().get_fields()
+        for field in fields.values():
+            field.read_only, field.required = True, False
+        return fields
+
+    def build_relational_field(self, field_name: str, relation_info: Any) -> Any:
+        # A key of a related row, without a query for the row and without its unscoped queryset.
+        field_class, options = super().build_relational_field(field_name, relation_info)
+        if issubclass(field_class, serializers.PrimaryKeyRelatedField):
+            options.pop("queryset", None)
+            options["read_only"] = True
+        return field_class, options
+
+
+class SummarySerializer(serializers.Serializer[Any]):
+    """A related resource in short, for use inside another: the view's queryset selects it with `select_related`."""
+
+    uuid = serializers.UUIDField(read_only=True)
+    name = serializers.CharField(read_only=True)
+    url = UrlField()
+
+
+class AcceptedSerializer(serializers.Serializer[Any]):
+    """An act that goes on in a job: follow it at `job`, which is null when the act was done at once."""
+
+    job = UrlField(allow_null=True)
+    results = SummarySerializer(many=True, read_only=True)
+
+
+class ProblemSerializer(serializers.Serializer[Any]):
+    """A problem document (RFC 9457)."""
+
+    type = serializers.CharField(help_text="A URN made of the code.")
+    title = serializers.CharField(help_text="What kind of problem this is.")
+    status = serializers.IntegerField(help_text="The HTTP status.")
+    detail = serializers.CharField(help_text="What is wrong here and why.")
+    code = serializers.CharField(help_text="Stable, lower snake case: for programs.")
+    errors = serializers.DictField(
+        child=serializers.ListField(child=serializers.CharField()), help_text="Messages by field, with dotted paths."
+    )
+    advice = serializers.CharField(allow_blank=True, help_text="What to do about it.")
+    request_id = serializers.CharField(allow_blank=True, help_text="Names this request in logs and audit records.")
+
+

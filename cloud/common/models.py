@@ -1,0 +1,111 @@
+"""The bases every resource stands on. Abstract models only: this app has no tables."""
+
+import uuid
+from typing import Any, Self
+
+from django.db import models
+from django.utils.translation import gettext as _
+
+from cloud.common.actor import Actor
+from cloud.common.errors import Conflict, Missing
+
+
+class ResourceQuerySet(models.QuerySet[Any]):
+    """Querysets scoped to the caller in one place."""
+
+    def visible_to(self, actor: Actor) -> Self:
+        """Only what the actor may see: everything for the platform, own projects' and shared rows for others."""
+        return self if actor.sees_all else self.filter(project_id__in=actor.projects)
+
+    def reach(self, uuid: Any, actor: Actor) -> Any:
+        """The one visible row with this uuid. Raises Missing, whether it does not exist or is not the caller's."""
+        found = self.visible_to(actor).filter(pk=uuid).first()
+        if found is None:
+            raise Missing(_("There is no such resource."), resource=str(uuid))
+        return found
+
+
+class Resource(models.Model):
+    """A thing users name, see and act on: uuid4 key (the same in libvirt), a name, a project, its birth.
+
+    A concrete model may set `kind`, the word for permissions, jobs and audit (`instance`); default: the model's name.
+    """
+
+    kind = ""
+
+    uuid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=255)
+    description = models.TextField(blank=True, default="")
+    project = models.ForeignKey("accounts.Project", on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = ResourceQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+        ordering = ["created_at", "uuid"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Stateful(models.Model):
+    """`state` is the settled life cycle, `activity` what a job is doing to it now ("" when nothing)."""
+
+    state = models.CharField(max_length=32)
+    activity = models.CharField(max_length=32, blank=True, default="")
+    state_reason = models.TextField(blank=True, default="")
+
+    class Meta:
+        abstract = True
+
+    def expect_state(self, *states: str) -> None:
+        """Raise Conflict unless the state is one of these and no job is at work on the resource."""
+        if self.activity:
+            raise Conflict(
+                _("%(name)s is busy: %(activity)s.") % {"name": self, "activity": self.activity},
+                code="busy",
+                advice=_("Wait for the running job or cancel it, then try again."),
+                activity=self.activity,
+            )
+        if self.state not in states:
+            raise Conflict(
+                _("%(name)s is %(state)s; this needs %(states)s.")
+                % {"name": self, "state": self.state, "states": ", ".join(states)},
+                code="wrong_state",
+                state=self.state,
+                needed=list(states),
+            )
+
+
+class Availability(models.TextChoices):
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    MAINTENANCE = "maintenance"
+
+
+class Available(models.Model):
+    """Whether an administrator lets new work land here."""
+
+    availability = models.CharField(max_length=16, choices=Availability, default=Availability.ENABLED)
+
+    class Meta:
+        abstract = True
+
+
+class Connection(models.TextChoices):
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+
+
+class Connected(models.Model):
+    """The link to the agent behind a resource."""
+
+    connection = models.CharField(max_length=16, choices=Connection, default=Connection.CONNECTING)
+    connection_reason = models.TextField(blank=True, default="")
+    connection_changed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        abstract = True

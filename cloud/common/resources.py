@@ -1,0 +1,31 @@
+"""What a resource is called: the kind word shared by permissions, jobs, audit and scopes."""
+
+from functools import cache
+from typing import Any
+
+from django.apps import apps
+from django.db import models
+
+from cloud.common.models import Resource
+
+
+def kind_of(resource: Any) -> str:
+    """The kind of a row or a model class: its `kind`, or the model's name in snake case without one."""
+    return str(getattr(resource, "kind_word", "") or _declared_kind(resource) or resource._meta.model_name)
+
+
+def _declared_kind(resource: Any) -> str:
+    # `kind` may also be a column (an L2 network's kind): only a word written on the class counts.
+    model = resource if isinstance(resource, type) else type(resource)
+    kind = model.__dict__.get("kind") or next((b.__dict__["kind"] for b in model.__mro__ if "kind" in b.__dict__), "")
+    return kind if isinstance(kind, str) else ""
+
+
+@cache
+def _models() -> dict[str, type[models.Model]]:
+    return {kind_of(model): model for model in apps.get_models() if issubclass(model, Resource)}
+
+
+def model_of(kind: str) -> type[models.Model] | None:
+    """The resource model of this kind; None when there is none."""
+    return _models().get(kind)

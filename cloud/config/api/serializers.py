@@ -1,0 +1,61 @@
+"""What the API shows of settings, and what it takes for them."""
+
+from typing import Any, get_args
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from cloud.common.api.serializers import InputSerializer
+from cloud.config.models import Override
+from cloud.config.registry import Kind
+
+VALUE = {
+    "oneOf": [{"type": "number"}, {"type": "boolean"}, {"type": "string", "maxLength": 4096}],
+    "description": "As the setting's kind asks: a number, true or false, a text.",
+}
+
+
+@extend_schema_field(VALUE)
+class ValueField(serializers.JSONField):
+    """A value whose shape the setting's kind decides."""
+
+
+class OverrideSerializer(serializers.ModelSerializer[Override]):
+    value = ValueField(read_only=True)
+
+    class Meta:
+        model = Override
+        fields = ["scope_type", "scope_uuid", "value", "updated_at"]
+        read_only_fields = fields
+
+
+class SettingSerializer(serializers.Serializer[Any]):
+    """A declared setting with its global value and where that comes from."""
+
+    name = serializers.CharField(read_only=True)
+    label = serializers.CharField(read_only=True)
+    help = serializers.CharField(read_only=True)
+    kind = serializers.ChoiceField(get_args(Kind), read_only=True)
+    value = ValueField(read_only=True)
+    source = serializers.ChoiceField(["default", "global"], read_only=True)
+    default = ValueField(read_only=True)
+    minimum = serializers.FloatField(read_only=True, allow_null=True)
+    maximum = serializers.FloatField(read_only=True, allow_null=True)
+    choices = serializers.ListField(child=serializers.CharField(), read_only=True)
+    scopes = serializers.ListField(child=serializers.CharField(), read_only=True)
+    overrides = OverrideSerializer(many=True, read_only=True)
+
+
+class SettingChange(InputSerializer):
+    value = ValueField()
+
+
+class OverrideChange(InputSerializer):
+    scope_type = serializers.CharField(max_length=64)
+    scope_uuid = serializers.UUIDField()
+    value = ValueField(help_text="As the setting's kind asks.")
+
+
+class OverrideReset(InputSerializer):
+    scope_type = serializers.CharField(max_length=64)
+    scope_uuid = serializers.UUIDField()

@@ -1,0 +1,5 @@
+"""Where events are in the API."""
+
+from cloud.events.api.views import AuditRecordViewSet
+
+routes = [("audit-records", AuditRecordViewSet)]

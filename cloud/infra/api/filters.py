@@ -1,0 +1,12 @@
+from django_filters import rest_framework as django_filters
+
+from cloud.common.api.filters import ResourceFilterSet
+from cloud.infra.models import Host
+
+
+class HostFilterSet(ResourceFilterSet):
+    zone = django_filters.UUIDFilter(field_name="cluster__zone")
+
+    class Meta:
+        model = Host
+        fields = ["cluster", "availability", "connection", "state", "address"]

@@ -1,0 +1,157 @@
+"""The link to agents: who is connected, by their hello and their heartbeats. Rows change only when that changes."""
+
+import json
+import logging
+import time
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from cloud.common.models import Connection
+from cloud.common.wire import Document, Hello
+from cloud.infra import enrolment, signals
+from cloud.infra.drivers import redis_acl
+from cloud.infra.models import Agent, Host
+from cloud.infra.services import capacity, desired, silence
+from cloud.jobs import agents, engine
+
+log = logging.getLogger(__name__)
+
+NEWEST_KEY = "mica:infra:newest_heartbeat"
+RUN_KEY = "mica:infra:access_given_in_run"
+SILENT = "agent_silent"
+# What `connection_reason` holds → what people read.
+REASONS = {"": "", SILENT: _("Its agent has not been heard for 15 seconds.")}
+
+
+@transaction.atomic
+def hello(document: Document) -> None:
+    """An agent's first word after it (re)connects: its facts are noted, it is connected, and is sent what it lacks."""
+    said = Hello.from_document(document)
+    agent = Agent.objects.select_for_update().filter(pk=said.agent).first()
+    if agent is None:
+        log.warning("hello of an unknown agent %s", said.agent)
+        return
+    rebooted = agent.boot_id not in ("", said.boot_id)
+    changes = {"version": said.version, "boot_id": said.boot_id, "facts": said.facts, "hello_at": Now()}
+    Agent.objects.filter(pk=agent.pk).update(**changes)
+    for host in Host.objects.select_related("cluster__zone").filter(agent=agent):
+        _note_hardware(host, said.facts)
+    desired.settle(agent, said.held, is_hello=True)
+    _connected(agent.pk, rebooted=rebooted, is_hello=True)
+    transaction.on_commit(lambda: engine.wake(f"hello:{agent.pk}"))
+
+
+def watch() -> None:
+    """Compare all heartbeats with the rows, and note who fell silent and who is back. Run every two seconds."""
+    client = agents.redis()
+    server = client.info("server")
+    known = list(Agent.objects.exclude(hello_at=None).only("pk", "boot_id", "connection"))
+    heartbeats = _heartbeats(client, [agent.pk for agent in known])
+    ages = {agent.pk: heartbeats[agent.pk][0] for agent in known if agent.connection == Connection.CONNECTED}
+    look = silence.Look(now=time.time(), redis_uptime_s=float(server["uptime_in_seconds"]), ages=ages, newest_at=0.0)
+    look = _remember_newest(client, look)
+    for agent in silence.silent(look):
+        _disconnected(agent)
+    for agent_row in known:
+        age, alive = heartbeats[agent_row.pk]
+        if agent_row.connection != Connection.CONNECTED and age is not None and age < silence.FRESH_S:
+            _back(agent_row, alive)
+    _keep_access(client, str(server["run_id"]))
+
+
+def _heartbeats(client: Any, uuids: list[UUID]) -> dict[UUID, tuple[float | None, Document]]:
+    """Age in seconds (None when expired) and content of each agent's heartbeat, in one round trip.
+
+    The age is what is gone of the key's time to live: nobody's clock but Redis' own has a part in it.
+    """
+    with client.pipeline(transaction=False) as pipeline:
+        for uuid in uuids:
+            pipeline.pttl(f"mica:agent:{uuid}:alive").get(f"mica:agent:{uuid}:alive")
+        answers = pipeline.execute()
+    found: dict[UUID, tuple[float | None, Document]] = {}
+    for uuid, left_ms, text in zip(uuids, answers[::2], answers[1::2], strict=True):
+        age = max(0.0, silence.HEARTBEAT_TTL_S - left_ms / 1000) if left_ms >= 0 else None
+        found[uuid] = (age, json.loads(text) if text else {})
+    return found
+
+
+def _remember_newest(client: Any, look: silence.Look) -> silence.Look:
+    """When the last heartbeat of anybody came: kept in Redis, as the heartbeats themselves expire before a minute."""
+    seconds, microseconds = client.time()
+    now = seconds + microseconds / 1e6
+    seen = [now - age for age in look.ages.values() if age is not None]
+    newest = max([*seen, float(client.get(NEWEST_KEY) or 0)])
+    if seen:
+        client.set(NEWEST_KEY, newest)
+    return silence.Look(now, look.redis_uptime_s, look.ages, newest)
+
+
+@transaction.atomic
+def _disconnected(uuid: UUID) -> None:
+    changes = {
+        "connection": Connection.DISCONNECTED,
+        "connection_reason": SILENT,
+        "connection_changed_at": Now(),
+    }
+    if not Agent.objects.connected().filter(pk=uuid).update(**changes):
+        return
+    Host.objects.filter(agent_id=uuid).update(**changes)
+    log.warning("agent %s is silent", uuid)
+    signals.tell(signals.agent_disconnected, Agent.objects.get(pk=uuid))
+
+
+@transaction.atomic
+def _back(agent: Agent, alive: Document) -> None:
+    """A heartbeat of one who was silent. Its hello may be lost: the boot id in the heartbeat tells as much."""
+    boot_id = str(alive.get("boot_id", agent.boot_id))
+    rebooted = agent.boot_id not in ("", boot_id)
+    Agent.objects.filter(pk=agent.pk).update(boot_id=boot_id)
+    desired.settle(agent, alive.get("held", {}), is_hello=rebooted)
+    _connected(agent.pk, rebooted=rebooted, is_hello=False)
+
+
+def _connected(uuid: UUID, *, rebooted: bool, is_hello: bool) -> None:
+    """Note that an agent is there. After a hello it is told even when nobody had missed it: its process is new."""
+    changes = {"connection": Connection.CONNECTED, "connection_reason": "", "connection_changed_at": Now()}
+    is_news = Agent.objects.silent().filter(pk=uuid).update(**changes)
+    Host.objects.filter(agent_id=uuid).exclude(connection=Connection.CONNECTED).update(**changes)
+    if is_news:
+        log.info("agent %s is connected", uuid)
+    if is_news or is_hello:
+        signals.tell(signals.agent_connected, Agent.objects.get(pk=uuid), rebooted=rebooted)
+
+
+def _note_hardware(host: Host, facts: Document) -> None:
+    """The hardware fields of a host, from its agent's facts; what the agent does not tell stays as it was."""
+    versions = facts.get("versions") or {}
+    told = {
+        "hostname": facts.get("hostname"),
+        "os_name": facts.get("os_name"),
+        "kernel": facts.get("kernel"),
+        "hypervisor_version": versions.get("qemu"),
+        "cpu_model": facts.get("cpu_model"),
+        "cpu_threads": facts.get("cpu_threads"),
+        "memory_bytes": facts.get("memory_bytes"),
+        "is_kvm_usable": facts.get("is_kvm_usable"),
+    }
+    known = {name: value for name, value in told.items() if value is not None}
+    for name, value in known.items():
+        setattr(host, name, value)
+    host.save(update_fields=[*known, "updated_at"])
+    if host.activity != "deleting":
+        capacity.set_totals(host, cpu=host.cpu_threads, memory_bytes=host.memory_bytes)
+
+
+def _keep_access(client: Any, run: str) -> None:
+    """A Redis that was started anew without its users' file gets the agents' users again."""
+    if client.get(RUN_KEY) == run:
+        return
+    present = redis_acl.users(client)
+    for agent in Agent.objects.exclude(redis_password_hash=""):
+        if redis_acl.user_name(str(agent.pk)) not in present:
+            enrolment.grant(agent, agent.redis_password_hash)
+    client.set(RUN_KEY, run)

@@ -1,0 +1,3 @@
+from cloud.jobs.api.views import JobViewSet
+
+routes = [("jobs", JobViewSet)]

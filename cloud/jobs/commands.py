@@ -1,0 +1,122 @@
+"""The part of a turn that speaks with a machine: asks, waits, takes the answer, tries again."""
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+
+from cloud.common.wire import Answer, Command, Message
+from cloud.jobs import agents, failures
+from cloud.jobs.models import Job
+from cloud.jobs.workflow import AgentStep, Context
+
+if TYPE_CHECKING:
+    from cloud.jobs.engine import Outcome
+
+RETRY_PAUSE_S = 2.0
+
+
+class Commanding:
+    """Mixed into `engine.Turn`, which brings the job, its context and the moves `_passed`, `_undone`, `_let_go`."""
+
+    job: Job
+    ctx: Context
+
+    if TYPE_CHECKING:
+
+        def _passed(self, state: str) -> "Outcome": ...
+        def _undone(self, state: str | None) -> "Outcome": ...
+        def undo_failed(self, error: Exception) -> "Outcome": ...
+        def _let_go(self) -> "Outcome": ...
+        def _expect_in_time(self, step: Any) -> None: ...
+
+    @property
+    def asked(self) -> bool:
+        """Whether a machine has been asked and the job waits for its answer."""
+        return any("agent" in held for held in self.job.waiting.values())
+
+    def _run_command(self, step: AgentStep) -> "Outcome":
+        answer = self._answer()
+        if answer is None:
+            if self._is_pausing():
+                return self._let_go()
+            if self.asked:
+                self._expect_in_time(step)
+                return self._let_go()
+            return self._ask(step, "run") or self._passed("skipped")
+        if answer.failure is None:
+            step.answered(self.ctx, answer.body)
+            return self._passed("succeeded")
+        if answer.failure.nature == "transient" and self.job.attempt <= step.retries and not self.job.is_cancelled:
+            return self._pause()
+        raise failures.of_agent(answer.failure)
+
+    def _undo_command(self, step: AgentStep) -> "Outcome":
+        answer = self._answer()
+        if answer is None:
+            # An undo has no deadline: what a machine that is away still has must not be given to another, so the
+            # job keeps its reservations until the machine is back. The sweep sends the command again then.
+            if self._is_pausing() or self.asked:
+                return self._let_go()
+            return self._ask(step, "undo") or self._undone(None)
+        if answer.failure is None or answer.failure.nature == "not_found":
+            step.undo_answered(self.ctx, answer.body)
+            return self._undone("undone")
+        if answer.failure.nature == "transient" and self.job.attempt <= step.retries:
+            return self._pause()
+        return self.undo_failed(failures.of_agent(answer.failure))
+
+    def command(self, step: AgentStep, direction: str) -> tuple[str, Command] | None:
+        """The agent and the command of the step as it stands; None when there is nothing to ask or nobody to ask."""
+        agent = step.agent(self.ctx)
+        message: Message | None = step.ask(self.ctx) if direction == "run" else step.undo_ask(self.ctx)
+        if agent is None or message is None:
+            return None
+        job = self.job
+        return str(agent), Command(
+            key=f"{job.uuid}:{job.cursor}:{direction}:{job.attempt}",
+            job=str(job.uuid),
+            sequence=job.sequence,
+            resource=str(job.resource_uuid),
+            step=f"{job.cursor}",
+            direction="run" if direction == "run" else "undo",
+            attempt=job.attempt,
+            task=message.kind,
+            body=message.to_document(),
+            deadline=time.time() + (step.deadline if direction == "run" else agents.EXPIRES_AT_MOST_S),
+        )
+
+    def _ask(self, step: AgentStep, direction: str) -> "Outcome | None":
+        made = self.command(step, direction)
+        if made is None:
+            return None
+        agent, command = made
+        job = self.job
+        job.waiting = {command.key: {"agent": agent, "sent_at": time.time()}}
+        if direction == "run" and job.step_deadline_at is None:
+            from cloud.jobs.engine import database_now
+
+            job.step_deadline_at = database_now() + timedelta(seconds=step.deadline)
+        transaction.on_commit(lambda: agents.send_command(agent, command, is_bulk=step.is_bulk))
+        return self._let_go()
+
+    def resend(self, step: AgentStep) -> tuple[str, Command] | None:
+        """The command that the job waits for, made again with the same key."""
+        key = next((key for key in self.job.waiting if key != "pause"), "")
+        return self.command(step, key.split(":")[2]) if key.count(":") == 3 else None
+
+    def _answer(self) -> Answer | None:
+        for held in self.job.waiting.values():
+            if "answer" in held:
+                return Answer.from_document(held["answer"])
+        return None
+
+    def _is_pausing(self) -> bool:
+        return bool(self.job.waiting.get("pause", {}).get("until", 0) > time.time())
+
+    def _pause(self) -> "Outcome":
+        """Another attempt, after a little while."""
+        self.job.attempt += 1
+        self.job.waiting = {"pause": {"until": time.time() + RETRY_PAUSE_S * (self.job.attempt - 1)}}
+        return self._let_go()

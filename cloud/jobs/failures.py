@@ -1,0 +1,61 @@
+"""Why a job failed, as a document kept with it in every language of the platform."""
+
+from typing import Any
+
+from django.conf import settings
+from django.utils import translation
+from django.utils.translation import gettext_lazy as _
+
+from cloud.common.errors import Problem
+from cloud.common.wire import Document, Failure
+from cloud.jobs.workflow import Step
+
+
+def _in_every_language(text: Any) -> dict[str, str]:
+    said = {}
+    for language, _name in settings.LANGUAGES:
+        with translation.override(language):
+            said[language] = str(text)
+    return said
+
+
+def document(error: Exception) -> Document:
+    """{code, title, detail, advice}; the texts as {language: text}."""
+    if not isinstance(error, Problem):
+        error = Problem(
+            _("An error inside the platform: %(error)s") % {"error": f"{type(error).__name__}: {error}"},
+            code="internal_error",
+            advice=_("Try again; if it happens again, report it with the job's id."),
+        )
+    return {
+        "code": error.code,
+        "title": _in_every_language(error.title),
+        "detail": _in_every_language(error.detail),
+        "advice": _in_every_language(error.advice),
+        "errors": {name: [str(text) for text in texts] for name, texts in error.errors.items()},
+        **{name: value for name, value in error.extra.items() if isinstance(value, (str, int, float, list, dict))},
+    }
+
+
+def cancelled() -> Document:
+    return document(Problem(_("The job was cancelled."), code="cancelled"))
+
+
+def timed_out(step: Step) -> Problem:
+    return Problem(
+        _("“%(step)s” took longer than %(seconds)d seconds.") % {"step": step.label, "seconds": step.deadline},
+        code="timed_out",
+        advice=_("Look whether the machine is connected and not overloaded, then try again."),
+    )
+
+
+ADVICE = {
+    "rejected": _("Correct what is said above and try again."),
+    "unsupported": _("Use a machine or setting that supports this."),
+    "transient": _("Try again in a moment."),
+}
+
+
+def of_agent(failure: Failure) -> Problem:
+    """What a machine answered, as a problem for the user."""
+    return Problem(failure.detail, code=failure.code, advice=ADVICE.get(failure.nature, ""), nature=failure.nature)

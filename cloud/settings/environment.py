@@ -1,0 +1,54 @@
+"""Where settings come from: `MICA_*` in the environment first, then `mica.toml` beside the checkout or in /etc/mica."""
+
+import os
+import tomllib
+from functools import cache
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def _file() -> dict[str, object]:
+    named = os.environ.get("MICA_CONFIG")
+    places = [Path(named)] if named else [CHECKOUT / "mica.toml", Path("/etc/mica/mica.toml")]
+    for place in places:
+        if place.is_file():
+            return tomllib.loads(place.read_text())
+    return {}
+
+
+def setting(name: str, default: str = "") -> str:
+    """The value of `MICA_<NAME>`, or of `<name>` in mica.toml, or the default; always text."""
+    value = os.environ.get(f"MICA_{name.upper()}")
+    if value is None:
+        value = _file().get(name.lower(), default)  # type: ignore[assignment]
+    return str(value)
+
+
+def switch(name: str, default: bool = False) -> bool:
+    """A setting that is on or off."""
+    return setting(name, "1" if default else "0").lower() in ("1", "true", "yes", "on")
+
+
+def names(name: str, default: str = "") -> list[str]:
+    """A setting that is a list, written with commas."""
+    return [part.strip() for part in setting(name, default).split(",") if part.strip()]
+
+
+def database(url: str) -> dict[str, object]:
+    """Django's database dictionary of `postgresql://user:password@host-or-socket-directory:port/name`.
+
+    A socket directory is written as host, percent-encoded (`%2Frun%2Fmica`), as libpq does.
+    """
+    from urllib.parse import unquote, urlsplit
+
+    parts = urlsplit(url)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": unquote(parts.netloc.rpartition("@")[2].rpartition(":")[0] or parts.netloc.rpartition("@")[2]),
+        "PORT": str(parts.port or ""),
+    }

@@ -1,0 +1,3 @@
+from compute.api.views import InstanceOfferingViewSet, InstanceViewSet
+
+routes = [("instances", InstanceViewSet), ("instance-offerings", InstanceOfferingViewSet)]

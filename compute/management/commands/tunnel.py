@@ -1,0 +1,70 @@
+"""`manage.py tunnel INSTANCE PORT`: standard input and output become a TCP connection to the instance's port."""
+
+import asyncio
+import sys
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.management.base import BaseCommand, CommandError
+
+from cloud.common.actor import platform
+from cloud.common.errors import Problem
+from cloud.infra import streams
+from cloud.infra.models import Agent
+from compute.models import Instance, InstanceState
+from compute.services import doors
+
+
+class Command(BaseCommand):
+    help = "Connect standard input and output to a TCP port of an instance, through its own network."
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("instance", help="name or uuid")
+        parser.add_argument("port", type=int)
+
+    def handle(self, *args: Any, instance: str, port: int, **options: Any) -> None:
+        try:
+            asyncio.run(_connect(instance, port))
+        except Problem as problem:
+            raise CommandError(f"{problem.detail} {problem.advice}".strip()) from None
+
+
+def find(name: str) -> Instance:
+    """The instance of this uuid or name. Raises CommandError when there is none, or several of that name."""
+    visible = Instance.objects.visible_to(platform()).exclude(state=InstanceState.DESTROYED).select_related("host")
+    found = list(visible.filter(name=name)) or (
+        [i for i in visible if str(i.pk) == name.lower()] if len(name) == 36 else []
+    )
+    if not found:
+        raise CommandError(f"There is no instance {name}. The API lists them at /api/v1/instances/.")
+    if len(found) > 1:
+        raise CommandError(f"Several instances are named {name}; give the uuid: " + ", ".join(str(i.pk) for i in found))
+    return found[0]
+
+
+async def _connect(name: str, port: int) -> None:
+    instance = await sync_to_async(find)(name)
+    door = await sync_to_async(doors.tunnel_door)(instance, port=port)
+    agent = await Agent.objects.aget(pk=door.agent)
+    reader, writer = await streams.open(agent, door.verb, door.resource, door.params)
+    loop = asyncio.get_running_loop()
+    stdin = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+
+    async def up() -> None:
+        while chunk := await stdin.read(65536):
+            writer.write(chunk)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+
+    sender = asyncio.create_task(up())
+    while chunk := await reader.read(65536):
+        await loop.run_in_executor(None, _write, chunk)
+    sender.cancel()
+    writer.close()
+
+
+def _write(chunk: bytes) -> None:
+    sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,4 @@
+from compute.models.instances import Instance, InstanceState
+from compute.models.offerings import InstanceOffering
+
+__all__ = ["Instance", "InstanceOffering", "InstanceState"]

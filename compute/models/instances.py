@@ -1,0 +1,64 @@
+from django.contrib.postgres.indexes import GinIndex, OpClass
+from django.db import models
+from django.db.models.functions import Now, Upper
+
+from cloud.common.models import Resource, Stateful
+
+
+class InstanceState(models.TextChoices):
+    """Settled states only; what a job does to an instance is its `activity`."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    CRASHED = "crashed"
+    DESTROYED = "destroyed"
+    UNKNOWN = "unknown"
+
+
+ON_HOST = (InstanceState.RUNNING, InstanceState.PAUSED, InstanceState.CRASHED, InstanceState.UNKNOWN)
+
+
+class Instance(Resource, Stateful):
+    """A virtual machine.
+
+    `host` is where it is (or where a job is putting it) and `last_host` where it was; `is_reserved` says that its CPU
+    and memory are booked on `host`. `is_wanted_running` is the user's last word on power: after a restart of the host
+    the platform brings such an instance back. `settled_at` is when the state was last settled. Volumes and NICs are
+    storage's and network's rows, by `instance_uuid`.
+    """
+
+    kind = "instance"
+
+    zone = models.ForeignKey("infra.Zone", on_delete=models.PROTECT, related_name="+")
+    cluster = models.ForeignKey("infra.Cluster", on_delete=models.PROTECT, related_name="+")
+    host = models.ForeignKey("infra.Host", null=True, on_delete=models.PROTECT, related_name="+")
+    last_host = models.ForeignKey("infra.Host", null=True, on_delete=models.SET_NULL, related_name="+")
+    image = models.ForeignKey("storage.Image", null=True, on_delete=models.SET_NULL, related_name="+")
+    instance_offering = models.ForeignKey(
+        "compute.InstanceOffering", null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    cpu = models.PositiveIntegerField()
+    memory_bytes = models.PositiveBigIntegerField()
+    hostname = models.CharField(max_length=63)
+    ssh_keys = models.JSONField(default=list)
+    user_data = models.TextField(blank=True, default="")
+    is_reserved = models.BooleanField(default=False)
+    is_wanted_running = models.BooleanField(default=False)
+    settled_at = models.DateTimeField(db_default=Now())
+    destroyed_at = models.DateTimeField(null=True)
+
+    class Meta(Resource.Meta):
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(is_reserved=False) | models.Q(host__isnull=False), name="instance_reserved_on_a_host"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["created_at", "uuid"], name="instance_created"),
+            models.Index(fields=["project", "created_at", "uuid"], name="instance_project"),
+            models.Index(fields=["state", "created_at", "uuid"], name="instance_state"),
+            models.Index(fields=["name", "uuid"], name="instance_name"),
+            GinIndex(OpClass(Upper("name"), name="gin_trgm_ops"), name="instance_name_search"),
+        ]

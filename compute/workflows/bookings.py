@@ -1,0 +1,43 @@
+"""What an instance holds of its host and of the network, written down and given back: each exactly once."""
+
+from typing import Any
+
+from cloud.infra.models import Host
+from cloud.infra.services import capacity
+from compute.models import Instance
+from network.models import Nic
+from network.services import nics
+from storage.models import Volume
+from storage.services import volumes
+
+
+def book(instance: Instance, host: Host) -> None:
+    """Write down that the instance's room is booked on `host` (already taken by `reserve`)."""
+    instance.host, instance.is_reserved = host, True
+    Instance.objects.filter(pk=instance.pk).update(host=host, is_reserved=True)
+
+
+def give_back(instance_uuid: Any) -> None:
+    """Give the instance's room back, once: only who turns `is_reserved` off does it. Absent is fine."""
+    booked = Instance.objects.filter(pk=instance_uuid, is_reserved=True).select_related("host").first()
+    if booked and Instance.objects.filter(pk=instance_uuid, is_reserved=True).update(is_reserved=False):
+        assert booked.host is not None  # a constraint of the table
+        capacity.give_back(booked.host, cpu=booked.cpu, memory_bytes=booked.memory_bytes)
+
+
+def leave_host(instance_uuid: Any) -> None:
+    """The instance does not run any more: its room is given back, its NICs are unplugged. Runs any number of times."""
+    instance = Instance.objects.filter(pk=instance_uuid).first()
+    if instance is None:
+        return
+    give_back(instance_uuid)
+    nics.unplace(list(Nic.objects.filter(instance_uuid=instance_uuid, host__isnull=False)))
+    if instance.host_id:
+        Instance.objects.filter(pk=instance_uuid).update(last_host=instance.host_id, host=None)
+
+
+def release_belongings(instance_uuid: Any) -> None:
+    """Give back the addresses and the disk space of an instance whose domain and files are gone."""
+    nics.delete(list(Nic.objects.filter(instance_uuid=instance_uuid)))
+    for volume in Volume.objects.filter(instance_uuid=instance_uuid):
+        volumes.release(volume)

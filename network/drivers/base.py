@@ -1,0 +1,64 @@
+"""What a network driver must do. A driver knows one machine; it is told everything and keeps nothing of its own.
+
+Both `converge` acts take the whole wanted state and bring the machine to it: what is missing is made, what drifted is
+mended, what is no longer wanted is removed where its name shows that it is ours. Twice is once.
+"""
+
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cloud.common.driver import DriverError
+from network.messages import DhcpDesired, NetworksDesired
+
+
+class NetworkDriver(ABC):
+    """The networks of one machine.
+
+    Errors: Transient (worth another try), Rejected (the administrator's to mend), Unsupported (the machine cannot),
+    NotFound. One network's failure does not keep the others from being converged; all failures are told together.
+    """
+
+    @abstractmethod
+    def converge_networks(self, wanted: NetworksDesired) -> list[str]:
+        """Bring bridges, uplinks and VTEP peers to the wanted state. Returns the changes made, in words."""
+
+    @abstractmethod
+    def converge_dhcp(self, wanted: DhcpDesired) -> list[str]:
+        """Bring the DHCP servers to the wanted state. Returns the changes made, in words."""
+
+    @abstractmethod
+    def probe(self, l2: str, ip: str, timeout_s: float) -> list[str]:
+        """The MAC addresses that claim `ip` on the L2 network. Raises NotFound when the host does not have it."""
+
+    @abstractmethod
+    def connect(self, l3: str, ip: str, port: int, timeout_s: float) -> socket.socket:
+        """A TCP connection to an address of the L3 network, made from within it.
+
+        Raises NotFound when the network is not on this host, Transient when nobody answers.
+        """
+
+
+class Failures:
+    """Collects what went wrong with single networks, so that the others are still served."""
+
+    def __init__(self) -> None:
+        self._errors: list[tuple[str, DriverError]] = []
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Keep a DriverError of this network for later."""
+        try:
+            yield
+        except DriverError as error:
+            self._errors.append((name, error))
+
+    def tell(self) -> None:
+        """Raise one error of the first failure's kind that names them all; nothing when all went well."""
+        if not self._errors:
+            return
+        error = self._errors[0][1]
+        error.detail = "; ".join(f"{name}: {each.detail}" for name, each in self._errors)
+        error.args = (error.detail,)
+        raise error

@@ -1,0 +1,209 @@
+"""Giving addresses out, each to one holder, however many ask at once.
+
+Whoever wants an address first takes an advisory lock on it that lasts as long as the transaction, and never waits for
+one: an address that somebody else is about to take or to free counts as taken. So no two callers wait for each other,
+and no order of asking can deadlock. The row's unique constraint is the last word.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.utils.translation import gettext_lazy as _
+
+from cloud.common.actor import Actor
+from cloud.common.constraints import told
+from cloud.common.errors import Conflict, Exhausted, Missing
+from cloud.events.services import audit
+from network.models import AddressPurpose, IpAddress, IpRange, L3Network
+from network.services import ipv4
+
+RESERVED_AT_ONCE = 256
+
+_LOCK = "pg_try_advisory_xact_lock(hashtextextended(%(l3)s || ' ' || host({address}::inet), 0))"
+# CASE, so that only free addresses are locked; OFFSET 0, so that each address is one index probe and the search ends
+# at the first free one instead of joining a whole range with all that is taken.
+_FIRST_FREE = """
+SELECT host(s.address)
+FROM (SELECT %(start)s::inet + generate_series(0, %(end)s::inet - %(start)s::inet) AS address) s
+WHERE CASE
+    WHEN EXISTS (SELECT 1 FROM network_ipaddress t WHERE t.l3_id = %(l3)s::uuid AND t.address = s.address OFFSET 0)
+    THEN false ELSE {wanted}
+END
+LIMIT 1
+"""
+_FIND_AND_LOCK = _FIRST_FREE.format(wanted=_LOCK.format(address="s.address"))
+_LOCK_ALL = f"SELECT {_LOCK.format(address='a')} FROM unnest(%(addresses)s::text[]) AS a"  # noqa: S608 - our own words only
+_FIND = _FIRST_FREE.format(wanted="true")
+
+
+def take_free(l3: L3Network, *, purpose: AddressPurpose, holder: UUID, name: str, project: Any) -> IpAddress:
+    """The lowest free address of the network, taken in the caller's transaction. Raises Exhausted."""
+    ranges = _ranges_kept(l3)
+    if not ranges:
+        raise Exhausted(
+            _("%(network)s has no IP range.") % {"network": l3},
+            code="no_ip_range",
+            advice=_("Add an IP range to the L3 network."),
+        )
+    # First from the hints on; when these find nothing, the whole of each range: a hint may be too high.
+    for starts in ([each.first_free for each in ranges], [each.start for each in ranges]):
+        for each, start in zip(ranges, starts, strict=True):
+            while found := _first(_FIND_AND_LOCK, l3.pk, start, each.end):
+                try:
+                    taken = _insert(l3, found, purpose=purpose, holder=holder, name=name, project=project)
+                except Conflict:
+                    continue  # taken and committed between our look and our lock
+                transaction.on_commit(partial(_raise_hint, each.pk), robust=True)
+                return taken
+    raise Exhausted(
+        _("%(network)s has no free address left.") % {"network": l3},
+        code="addresses_exhausted",
+        advice=_("Add an IP range, or delete what no longer needs its address."),
+    )
+
+
+def take(
+    l3: L3Network, ip: str, *, purpose: AddressPurpose, holder: UUID | None, name: str, project: Any, field: str = "ip"
+) -> IpAddress:
+    """Exactly this address, taken in the caller's transaction.
+
+    Raises Invalid (`address_out_of_range`) when it is in no range of the network, Conflict (`address_taken`) with who
+    has it when it is not free.
+    """
+    wanted = str(ipv4.address(ip, field))
+    inside = next((each for each in _ranges_kept(l3) if ipv4.is_between(each.start, wanted, each.end)), None)
+    if inside is None and purpose == AddressPurpose.NIC:
+        raise ipv4.invalid(
+            field,
+            _("%(ip)s is in no IP range of %(network)s.") % {"ip": wanted, "network": l3},
+            code="address_out_of_range",
+        )
+    if not _lock(l3.pk, [wanted]):
+        raise _is_taken(wanted, None)
+    taken = _insert(l3, wanted, purpose=purpose, holder=holder, name=name, project=project)
+    if inside is not None:
+        transaction.on_commit(partial(_raise_hint, inside.pk), robust=True)
+    return taken
+
+
+def free(rows: Iterable[IpAddress]) -> int:
+    """Give addresses back, in the caller's transaction; an address that is free already is fine. Returns how many."""
+    by_network: dict[UUID, list[str]] = defaultdict(list)
+    keys = []
+    for row in rows:
+        by_network[row.l3_id].append(row.address)
+        keys.append(row.pk)
+    for l3, addresses in by_network.items():
+        # Nobody else can hold these locks for long; whoever asks meanwhile sees a taken address instead of waiting.
+        _lock(l3, addresses)
+        transaction.on_commit(partial(_lower_hints, l3, addresses), robust=True)
+    deleted, _kinds = IpAddress.objects.filter(pk__in=keys).delete()
+    return deleted
+
+
+def free_of(holders: Iterable[UUID], purpose: AddressPurpose) -> int:
+    """Give back what these hold for this purpose; returns how many addresses that were."""
+    return free(IpAddress.objects.filter(holder__in=list(holders), purpose=purpose))
+
+
+@transaction.atomic
+def reserve(l3: L3Network, *, start: str, actor: Actor, end: str = "", note: str = "") -> list[IpAddress]:
+    """Keep addresses from being given out, as those of machines outside of the platform; at most 256 at once.
+
+    Raises Conflict (`address_taken`) when one of them is not free.
+    """
+    actor.require("ip_address.reserve", l3)
+    rows = [
+        take(l3, ip, purpose=AddressPurpose.RESERVED, holder=None, name=note or ip, project=l3.project, field="start")
+        for ip in _each(start, end)
+    ]
+    audit.record("ip_address.reserve", actor=actor, resource=l3, detail={"start": start, "end": end or start})
+    return rows
+
+
+@transaction.atomic
+def release(l3: L3Network, *, start: str, actor: Actor, end: str = "") -> None:
+    """Give reserved addresses back; those that are not reserved are left alone.
+
+    Raises Missing when none of them is reserved.
+    """
+    actor.require("ip_address.release", l3)
+    wanted = _each(start, end)
+    rows = IpAddress.objects.filter(l3=l3, purpose=AddressPurpose.RESERVED, address__in=wanted)
+    if not free(rows):
+        raise Missing(_("None of these addresses is reserved."), code="not_reserved")
+    audit.record("ip_address.release", actor=actor, resource=l3, detail={"start": start, "end": end or start})
+
+
+def next_free(l3: L3Network) -> str | None:
+    """The address that would be given out next, when nobody else asks; nothing is taken."""
+    for each in l3.ranges.order_by("start"):
+        for start in (each.first_free, each.start):
+            if found := _first(_FIND, l3.pk, start, each.end):
+                return found
+    return None
+
+
+def _ranges_kept(l3: L3Network) -> list[IpRange]:
+    """The network's ranges; none of them can be deleted before the transaction ends, other changes go on."""
+    query = "SELECT * FROM network_iprange WHERE l3_id = %s ORDER BY start FOR KEY SHARE"
+    return list(IpRange.objects.raw(query, [l3.pk]))
+
+
+def _insert(
+    l3: L3Network, ip: str, *, purpose: AddressPurpose, holder: UUID | None, name: str, project: Any
+) -> IpAddress:
+    with told({"ip_address_once": _is_taken(ip, IpAddress.objects.filter(l3=l3, address=ip).first())}):
+        return IpAddress.objects.create(
+            l3=l3, address=ip, purpose=purpose, holder=holder, name=name[:255], project=project
+        )
+
+
+def _is_taken(ip: str, row: IpAddress | None) -> Conflict:
+    return Conflict(
+        _("The address %(ip)s is taken.") % {"ip": ip},
+        code="address_taken",
+        advice=_("Choose another address, or none to be given a free one."),
+        errors={"ip": [_("This address is taken.")]},
+        used_by={"purpose": row.purpose, "name": row.name} if row else None,
+    )
+
+
+def _each(start: str, end: str) -> list[str]:
+    first, last = ipv4.address(start, "start"), ipv4.address(end or start, "end")
+    if last < first:
+        raise ipv4.invalid("end", _("The end comes before the start."))
+    if int(last) - int(first) >= RESERVED_AT_ONCE:
+        raise ipv4.invalid("end", _("At most %(count)d addresses at once.") % {"count": RESERVED_AT_ONCE})
+    return [str(first + step) for step in range(int(last) - int(first) + 1)]
+
+
+def _first(query: str, l3: UUID, start: str, end: str) -> str | None:
+    with connection.cursor() as cursor:
+        cursor.execute(query, {"l3": str(l3), "start": start, "end": end})
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def _lock(l3: UUID, addresses: list[str]) -> bool:
+    """Lock these addresses until the transaction ends; whether all of them could be."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK_ALL, {"l3": str(l3), "addresses": addresses})
+        return all(row[0] for row in cursor.fetchall())
+
+
+def _raise_hint(key: UUID) -> None:
+    """Move the hint of a range to its first free address, from where it is."""
+    each = IpRange.objects.filter(pk=key).first()
+    if each is not None:
+        found = _first(_FIND, each.l3_id, each.first_free, each.end) or each.end
+        IpRange.objects.filter(pk=key, first_free__lt=found).update(first_free=found)
+
+
+def _lower_hints(l3: UUID, addresses: list[str]) -> None:
+    for ip in addresses:
+        IpRange.objects.filter(l3=l3, start__lte=ip, end__gte=ip, first_free__gt=ip).update(first_free=ip)

@@ -1,0 +1,142 @@
+"""The address ranges of L3 networks."""
+
+from ipaddress import IPv4Network
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from cloud.common.actor import Actor
+from cloud.common.errors import Conflict
+from cloud.events.services import audit
+from network.models import AddressPurpose, IpAddress, IpRange, L2Network, L3Network
+from network.services import addresses, desired, ipv4
+
+
+@transaction.atomic
+def add(
+    *,
+    actor: Actor,
+    l3: L3Network,
+    name: str = "",
+    description: str = "",
+    cidr: str = "",
+    start: str = "",
+    end: str = "",
+    prefix: int | None = None,
+    netmask: str = "",
+    gateway: str | None = None,
+) -> IpRange:
+    """Add a range, as a network (`cidr`) or by its ends with prefix or netmask.
+
+    The first range settles the subnet, the gateway and the address of the DHCP server. Raises Invalid when it makes no
+    sense or lies in another subnet, Conflict (`range_overlap`) when it meets a range of the same L2 network.
+    """
+    actor.require("ip_range.create", l3)
+    span = ipv4.span(cidr=cidr, start=start, end=end, prefix=prefix, netmask=netmask, gateway=gateway)
+    # Ranges of one L2 network are compared, so they are added one at a time.
+    L2Network.objects.select_for_update().get(pk=l3.l2_id)
+    _expect_no_overlap(l3, span)
+    present = l3.ranges.first()
+    if present is not None:
+        _expect_same_subnet(present, span, is_gateway_given=gateway is not None)
+    router = present.gateway if present is not None else (str(span.gateway) if span.gateway else None)
+    row = IpRange.objects.create(
+        l3=l3,
+        name=name or f"{span.start}–{span.end}",
+        description=description,
+        project=l3.project,
+        start=str(span.start),
+        end=str(span.end),
+        prefix=span.subnet.prefixlen,
+        gateway=router,
+        first_free=str(span.start),
+    )
+    _settle(l3, row)
+    audit.record("ip_range.create", actor=actor, resource=row)
+    return row
+
+
+@transaction.atomic
+def delete(row: IpRange, *, actor: Actor) -> None:
+    """Delete a range that no NIC has an address of. Raises Conflict (`in_use`).
+
+    The DHCP server moves to another range of the network; with the last range it goes, and so does the gateway.
+    """
+    actor.require("ip_range.delete", row)
+    l3 = row.l3
+    # Waits for those who are taking an address of it right now, and lets nobody begin.
+    IpRange.objects.select_for_update().get(pk=row.pk)
+    inside = IpAddress.objects.filter(l3=l3, address__gte=row.start, address__lte=row.end)
+    users = list(inside.filter(purpose=AddressPurpose.NIC)[:5])
+    if users:
+        raise Conflict(
+            _("Addresses of this range are in use."),
+            code="in_use",
+            advice=_("Delete the instances that use them first."),
+            used_by=[{"purpose": user.purpose, "name": user.name, "address": user.address} for user in users],
+        )
+    audit.record("ip_range.delete", actor=actor, resource=row)
+    is_last = not l3.ranges.exclude(pk=row.pk).exists()
+    row.delete()
+    if is_last:
+        addresses.free(IpAddress.objects.filter(l3=l3).exclude(purpose=AddressPurpose.RESERVED))
+    elif server := inside.filter(purpose=AddressPurpose.DHCP).first():
+        addresses.free([server])
+        _serve_dhcp(l3)
+        desired.touch_servers(l3)
+
+
+@transaction.atomic
+def update(row: IpRange, *, actor: Actor, name: str | None = None, description: str | None = None) -> IpRange:
+    """Rename a range; its addresses do not change."""
+    actor.require("ip_range.create", row)
+    row.name = row.name if name is None else name
+    row.description = row.description if description is None else description
+    row.save(update_fields=["name", "description", "updated_at"])
+    audit.record("ip_range.update", actor=actor, resource=row)
+    return row
+
+
+def _settle(l3: L3Network, row: IpRange) -> None:
+    """See that the network's gateway is nobody else's, and that its DHCP server has an address."""
+    own: dict[str, Any] = {"holder": l3.pk, "name": l3.name, "project": l3.project}
+    held = set(l3.addresses.values_list("purpose", flat=True))
+    if row.gateway and AddressPurpose.GATEWAY not in held:
+        addresses.take(l3, row.gateway, purpose=AddressPurpose.GATEWAY, field="gateway", **own)
+    if AddressPurpose.DHCP not in held:
+        _serve_dhcp(l3)
+
+
+def _serve_dhcp(l3: L3Network) -> None:
+    addresses.take_free(l3, purpose=AddressPurpose.DHCP, holder=l3.pk, name=l3.name, project=l3.project)
+
+
+def _expect_no_overlap(l3: L3Network, span: ipv4.Span) -> None:
+    # Two L3 networks on one wire with the same addresses would be two guests with the same address.
+    meets = Q(start__lte=str(span.end), end__gte=str(span.start))
+    other = IpRange.objects.filter(meets, l3__l2=l3.l2_id).select_related("l3").first()
+    if other is not None:
+        raise Conflict(
+            _("This range overlaps %(start)s–%(end)s of %(network)s.")
+            % {"start": other.start, "end": other.end, "network": other.l3},
+            code="range_overlap",
+            errors={"start": [_("This overlaps another range of the same L2 network.")]},
+        )
+
+
+def _expect_same_subnet(present: IpRange, span: ipv4.Span, *, is_gateway_given: bool) -> None:
+    subnet = IPv4Network(f"{present.start}/{present.prefix}", strict=False)
+    if span.subnet != subnet:
+        raise ipv4.invalid(
+            "start",
+            _("The network's subnet is %(subnet)s: its other ranges lie there.") % {"subnet": subnet},
+            code="other_subnet",
+        )
+    if is_gateway_given and (str(span.gateway) if span.gateway else None) != present.gateway:
+        raise ipv4.invalid(
+            "gateway",
+            _("The network's gateway is %(gateway)s.") % {"gateway": present.gateway or "-"},
+            code="other_gateway",
+        )

@@ -1,0 +1,107 @@
+"""Lists of storage: thin."""
+
+from django.db.models import BigIntegerField, OuterRef, Subquery, Sum, Value
+from django.db.models.functions import Cast, Coalesce
+
+from cloud.common.api.acts import act, creates, deletes, job_action, updates
+from cloud.common.api.viewsets import ResourceViewSet
+from storage.api.serializers import (
+    BackupStorageInput,
+    BackupStorageSerializer,
+    ClusterInput,
+    DiskOfferingInput,
+    DiskOfferingSerializer,
+    ImageChange,
+    ImageDetailSerializer,
+    ImageInput,
+    ImageSerializer,
+    PrimaryStorageDetailSerializer,
+    PrimaryStorageInput,
+    PrimaryStorageSerializer,
+    SshInput,
+    VolumeSerializer,
+)
+from storage.models import BackupStorage, DiskOffering, Image, PrimaryStorage, StorageCapacity, Volume
+from storage.services import backup_storages, disk_offerings, images, primary_storages, volumes
+
+
+def _sum(column: str) -> Coalesce:
+    """The sum of a capacity column over the hosts, without multiplying the rows of the list."""
+    rows = StorageCapacity.objects.filter(primary_storage=OuterRef("pk")).order_by().values("primary_storage")
+    total = Subquery(rows.annotate(sum=Cast(Sum(column), BigIntegerField())).values("sum"))
+    return Coalesce(total, Value(0), output_field=BigIntegerField())
+
+
+class PrimaryStorageViewSet(ResourceViewSet):
+    """Where volumes live."""
+
+    queryset = (
+        PrimaryStorage.objects.select_related("zone")
+        .prefetch_related("clusters", "capacities__host")
+        .annotate(
+            total_bytes=_sum("total_bytes"), available_bytes=_sum("available_bytes"), used_bytes=_sum("used_bytes")
+        )
+    )
+    serializer_class = PrimaryStorageDetailSerializer
+    list_serializer_class = PrimaryStorageSerializer
+    filterset_fields = ("kind", "zone", "clusters", "state", "availability", "connection")
+    create = creates(primary_storages.add, PrimaryStorageInput, is_job=True)
+    partial_update = updates(primary_storages.update)
+    destroy = deletes(primary_storages.delete, is_job=True)
+    enable = act(primary_storages.enable)
+    disable = act(primary_storages.disable)
+    attach = job_action(primary_storages.attach, ClusterInput)
+    detach = job_action(primary_storages.detach, ClusterInput)
+
+
+class BackupStorageViewSet(ResourceViewSet):
+    """Image servers: where images live."""
+
+    queryset = BackupStorage.objects.all()
+    serializer_class = BackupStorageSerializer
+    search_fields = ("name", "address")
+    filterset_fields = ("state", "availability", "connection")
+    create = creates(backup_storages.add, BackupStorageInput, is_job=True)
+    partial_update = updates(backup_storages.update)
+    destroy = deletes(backup_storages.delete, is_job=True)
+    enable = act(backup_storages.enable)
+    disable = act(backup_storages.disable)
+    reconnect = job_action(backup_storages.reconnect, SshInput)
+
+
+class ImageViewSet(ResourceViewSet):
+    """Templates of volumes, and ISOs. Deleting one puts it into the recycle bin."""
+
+    queryset = Image.objects.all()
+    serializer_class = ImageDetailSerializer
+    list_serializer_class = ImageSerializer
+    filterset_fields = ("state", "activity", "media", "format", "platform", "backup_storage", "project")
+    create = creates(images.add, ImageInput, is_job=True)
+    partial_update = updates(images.update, ImageChange)
+    destroy = deletes(images.delete)
+    recover = act(images.recover)
+    expunge = job_action(images.expunge)
+
+
+class DiskOfferingViewSet(ResourceViewSet):
+    """Sizes of volumes to choose from."""
+
+    queryset = DiskOffering.objects.all()
+    serializer_class = DiskOfferingSerializer
+    filterset_fields = ("availability",)
+    ordering_fields = ("created_at", "name", "size_bytes")
+    create = creates(disk_offerings.create, DiskOfferingInput)
+    partial_update = updates(disk_offerings.update)
+    destroy = deletes(disk_offerings.delete)
+    enable = act(disk_offerings.enable)
+    disable = act(disk_offerings.disable)
+
+
+class VolumeViewSet(ResourceViewSet):
+    """Disks of instances."""
+
+    queryset = Volume.objects.all()
+    serializer_class = VolumeSerializer
+    ordering_fields = ("created_at", "name", "size_bytes")
+    filterset_fields = ("kind", "state", "primary_storage", "host", "image", "instance_uuid", "project")
+    partial_update = updates(volumes.update)

@@ -1,0 +1,111 @@
+"""Images near the hosts: which copies there are, what they promise, and when they go.
+
+A copy that is expected goes with the last volume that expected it. A copy that is there stays for the next volume,
+until its image is expunged; then it goes with its last volume. It has gone when the host's agent no longer lists it.
+"""
+
+import uuid
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from cloud.infra.models import Agent, Host
+from cloud.infra.services import desired
+from storage.models import promises
+from storage.models.image import Image
+from storage.models.primary import PrimaryStorage, StorageCapacity
+from storage.models.volume import CacheState, ImageCache, Volume
+
+SECTION = "storages"
+_TURNS = 5
+
+
+def expect(image: Image, capacity: StorageCapacity) -> ImageCache | None:
+    """The image's copy on this storage, locked; expected, and its bytes promised, when there was none.
+
+    In the caller's transaction, who holds the capacity row. None when the bytes do not fit.
+    """
+    host = capacity.host
+    for _turn in range(_TURNS):
+        new = ImageCache(
+            uuid=uuid.uuid4(),
+            image=image,
+            image_uuid=image.pk,
+            primary_storage=capacity.primary_storage,
+            host=host,
+            size_bytes=image.actual_size_bytes,
+        )
+        ImageCache.objects.bulk_create([new], ignore_conflicts=True)
+        rows = ImageCache.objects.filter(image_uuid=image.pk, primary_storage=capacity.primary_storage, host=host)
+        found = rows.select_for_update().first()
+        if found is None:
+            continue  # its last volume let it go between the two statements
+        if found.pk != new.pk or promises.take(capacity, new.size_bytes, cluster=host.cluster if host else None):
+            return found
+        found.delete()
+        return None
+    return None
+
+
+@transaction.atomic
+def release(volume: Volume | UUID | str) -> bool:
+    """Delete the volume's row and give back what it promised: once, however often and from wherever it is called.
+
+    Called when its file is gone, or was never made. True when this call did it.
+    """
+    found = Volume.objects.filter(pk=getattr(volume, "pk", volume)).first()
+    if found is None or not Volume.objects.filter(pk=found.pk).delete()[0]:
+        return False
+    promises.give_back(found.primary_storage_id, found.host_id, found.size_bytes)
+    if found.cache_id:
+        let_go(found.cache_id)
+    return True
+
+
+def let_go(cache: Any) -> None:
+    """A volume no longer stands on the copy (a key), in the caller's transaction, who holds the capacity row."""
+    found = ImageCache.objects.select_for_update().filter(pk=cache).first()
+    if found is None or Volume.objects.filter(cache=found).exists():
+        return
+    if found.state == CacheState.PENDING:
+        found.delete()
+        promises.give_back(found.primary_storage_id, found.host_id, found.size_bytes)
+    elif found.image_id is None:
+        evict([found])
+
+
+def evict(caches: Iterable[ImageCache]) -> list[desired.Wanted]:
+    """Have these copies removed by their hosts; what to wait for. In the caller's transaction."""
+    rows = list(caches)
+    ImageCache.objects.filter(pk__in=[row.pk for row in rows]).update(state=CacheState.EVICTING)
+    hosts = Host.objects.filter(pk__in={row.host_id for row in rows}, agent__isnull=False).select_related("agent")
+    return desired.touch_all([host.agent for host in hosts if host.agent], SECTION)
+
+
+def evict_image(image: Image) -> None:
+    """The image is expunged: its copies that no volume stands on are removed. In the caller's transaction."""
+    evict(ImageCache.objects.select_for_update().filter(image=image, volumes=None, state=CacheState.READY))
+
+
+def note_ready(volumes: Iterable[Any]) -> None:
+    """The copies that these volumes (keys) stand on are there."""
+    waiting = ImageCache.objects.filter(volumes__in=list(volumes), state=CacheState.PENDING)
+    ImageCache.objects.filter(pk__in=list(waiting.values_list("pk", flat=True))).update(state=CacheState.READY)
+
+
+@transaction.atomic
+def note_evicted(agent: Agent, storage: PrimaryStorage, host: Host | None, cached: list[str]) -> None:
+    """Forget the copies that were to be removed and that the agent no longer lists."""
+    gone = ImageCache.objects.filter(primary_storage=storage, host=host, state=CacheState.EVICTING)
+    gone = gone.exclude(image_uuid__in=cached)
+    if not gone.exists():
+        return
+    list(StorageCapacity.objects.select_for_update().filter(primary_storage=storage, host=host))
+    rows = list(gone.select_for_update(of=("self",)))
+    for row in rows:
+        row.delete()
+        promises.give_back(storage, host, row.size_bytes)
+    if rows:
+        desired.touch(agent, SECTION)

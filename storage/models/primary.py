@@ -1,0 +1,86 @@
+"""Where volumes live: primary storages, the clusters that use them, and what they can hold."""
+
+import uuid
+from typing import Self
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from cloud.common.models import Availability, Available, Connected, Connection, Resource, ResourceQuerySet, Stateful
+
+
+class StorageKind(models.TextChoices):
+    LOCAL = "local", _("Local storage")
+
+
+class StorageState(models.TextChoices):
+    CREATING = "creating", _("Being added")
+    READY = "ready", _("Ready")
+    DELETING = "deleting", _("Being removed")
+
+
+class PrimaryStorageQuerySet(ResourceQuerySet):
+    def taking_volumes(self) -> Self:
+        """Storages that new volumes may land on."""
+        return self.filter(state=StorageState.READY, availability=Availability.ENABLED, connection=Connection.CONNECTED)
+
+
+class PrimaryStorage(Resource, Stateful, Available, Connected):
+    """Storage of volumes, used by the hosts of the clusters it is attached to. `path` is a directory on each host."""
+
+    kind_word = "primary_storage"
+
+    kind = models.CharField(max_length=16, choices=StorageKind, default=StorageKind.LOCAL)  # type: ignore[assignment,misc]
+    zone = models.ForeignKey("infra.Zone", on_delete=models.PROTECT, related_name="primary_storages")
+    path = models.CharField(max_length=1024)
+    clusters = models.ManyToManyField(
+        "infra.Cluster", through="PrimaryStorageAttachment", related_name="primary_storages"
+    )
+
+    objects = PrimaryStorageQuerySet.as_manager()
+
+    class Meta(Resource.Meta):
+        indexes = [models.Index(fields=["created_at", "uuid"], name="primary_storage_created")]
+        constraints = [models.UniqueConstraint(fields=["zone", "name"], name="primary_storage_name_once")]
+
+
+class PrimaryStorageAttachment(models.Model):
+    """A cluster uses a primary storage."""
+
+    primary_storage = models.ForeignKey(PrimaryStorage, on_delete=models.CASCADE, related_name="attachments")
+    cluster = models.ForeignKey("infra.Cluster", on_delete=models.PROTECT, related_name="storage_attachments")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["primary_storage", "cluster"], name="storage_attachment_once"),
+        ]
+
+
+class StorageCapacity(models.Model):
+    """What a storage can hold, on one host (local storage) or as a whole (`host` null), in bytes.
+
+    `total_bytes`, `available_bytes` and `held_bytes` are what the agent saw: the file system, what is free on it and
+    what the storage's files take. `used_bytes` is what is promised to volumes and cached images; changed by conditional
+    updates only (`services.capacity`). Nothing is promised any more once `is_open` is false.
+    """
+
+    uuid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    primary_storage = models.ForeignKey(PrimaryStorage, on_delete=models.CASCADE, related_name="capacities")
+    host = models.ForeignKey("infra.Host", null=True, on_delete=models.CASCADE, related_name="storage_capacities")
+    total_bytes = models.BigIntegerField(default=0)
+    available_bytes = models.BigIntegerField(default=0)
+    held_bytes = models.BigIntegerField(default=0)
+    used_bytes = models.BigIntegerField(default=0)
+    is_open = models.BooleanField(default=True)
+    failure = models.TextField(blank=True, default="")
+    reported_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["primary_storage", "host"], name="storage_capacity_once", nulls_distinct=False
+            ),
+            models.CheckConstraint(condition=Q(used_bytes__gte=0), name="storage_capacity_not_negative"),
+        ]

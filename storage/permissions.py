@@ -1,0 +1,35 @@
+"""What one may do with storage."""
+
+from django.utils.translation import gettext_lazy as _
+
+from cloud.common.permissions import declare
+
+declare("primary_storage.view", _("See primary storages"))
+declare("primary_storage.add", _("Add primary storages"))
+declare("primary_storage.update", _("Change primary storages"))
+declare("primary_storage.attach", _("Attach primary storages to clusters"))
+declare("primary_storage.detach", _("Detach primary storages from clusters"))
+declare("primary_storage.enable", _("Enable primary storages"))
+declare("primary_storage.disable", _("Disable primary storages"))
+declare("primary_storage.delete", _("Delete primary storages"))
+declare("backup_storage.view", _("See image servers"))
+declare("backup_storage.add", _("Add image servers"))
+declare("backup_storage.update", _("Change image servers"))
+declare("backup_storage.reconnect", _("Reconnect image servers"))
+declare("backup_storage.enable", _("Enable image servers"))
+declare("backup_storage.disable", _("Disable image servers"))
+declare("backup_storage.delete", _("Delete image servers"))
+declare("image.view", _("See images"))
+declare("image.add", _("Add images"))
+declare("image.update", _("Change images"))
+declare("image.delete", _("Delete images"))
+declare("image.recover", _("Recover deleted images"))
+declare("image.expunge", _("Expunge images"))
+declare("disk_offering.view", _("See disk offerings"))
+declare("disk_offering.create", _("Create disk offerings"))
+declare("disk_offering.update", _("Change disk offerings"))
+declare("disk_offering.enable", _("Enable disk offerings"))
+declare("disk_offering.disable", _("Disable disk offerings"))
+declare("disk_offering.delete", _("Delete disk offerings"))
+declare("volume.view", _("See volumes"))
+declare("volume.update", _("Change volumes"))
