@@ -1,7 +1,7 @@
 """Who there is: accounts, their projects, users and what these may do where; tokens and sign-in links."""
 
 import uuid
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
@@ -15,14 +15,20 @@ from cloud.accounts import roles
 from cloud.common.actor import Actor
 from cloud.common.errors import Missing
 
-USERNAME = RegexValidator(r"\A[a-z0-9][a-z0-9._-]{0,62}\Z", _("Use a-z, 0-9 and . _ - and begin with a letter or digit."))
+USERNAME = RegexValidator(
+    r"\A[a-z0-9][a-z0-9._-]{0,62}\Z", _("Use a-z, 0-9 and . _ - and begin with a letter or digit.")
+)
 
 
-class _Reachable(models.QuerySet[Any]):
-    def visible_to(self, actor: Actor) -> "_Reachable":
+Row = TypeVar("Row", bound=models.Model)
+
+
+class _Reachable(models.QuerySet[Row]):
+    def visible_to(self, actor: Actor) -> Self:
+        """Only what the actor may see."""
         raise NotImplementedError
 
-    def reach(self, uuid: Any, actor: Actor) -> Any:
+    def reach(self, uuid: Any, actor: Actor) -> Row:
         """The one visible row with this uuid. Raises Missing, whether it does not exist or is not the caller's."""
         found = self.visible_to(actor).filter(pk=uuid).first()
         if found is None:
@@ -30,9 +36,9 @@ class _Reachable(models.QuerySet[Any]):
         return found
 
 
-class AccountQuerySet(_Reachable):
-    def visible_to(self, actor: Actor) -> "AccountQuerySet":
-        return self if actor.sees_all else self.filter(pk=actor.account)
+class AccountQuerySet(_Reachable["Account"]):
+    def visible_to(self, actor: Actor) -> Self:
+        return self if actor.sees_all else self.filter(pk__in=[actor.account])
 
 
 class Account(models.Model):
@@ -54,8 +60,8 @@ class Account(models.Model):
         return self.name
 
 
-class ProjectQuerySet(_Reachable):
-    def visible_to(self, actor: Actor) -> "ProjectQuerySet":
+class ProjectQuerySet(_Reachable["Project"]):
+    def visible_to(self, actor: Actor) -> Self:
         return self if actor.sees_all else self.filter(pk__in=actor.projects)
 
 
@@ -83,8 +89,8 @@ class Project(models.Model):
         return self.name
 
 
-class UserQuerySet(_Reachable):
-    def visible_to(self, actor: Actor) -> "UserQuerySet":
+class UserQuerySet(_Reachable["User"]):
+    def visible_to(self, actor: Actor) -> Self:
         return self if actor.sees_all else self.filter(account_id=actor.account)
 
 
@@ -136,8 +142,8 @@ class Membership(models.Model):
         return f"{self.user_id} {self.role}"
 
 
-class ApiTokenQuerySet(_Reachable):
-    def visible_to(self, actor: Actor) -> "ApiTokenQuerySet":
+class ApiTokenQuerySet(_Reachable["ApiToken"]):
+    def visible_to(self, actor: Actor) -> Self:
         return self if actor.sees_all else self.filter(user_id=actor.user)
 
 

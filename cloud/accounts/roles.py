@@ -6,8 +6,18 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 # What tenants work with. Infrastructure, settings and the accounts of others are not among it.
-_TENANT_KINDS = ("instance", "volume", "image", "nic", "l2_network", "l3_network", "ip_range", "ip_address")
-_TENANT_SEES = ("zone", "instance_offering", "disk_offering", "job", "metric", "audit_record", "project", "api_token")
+_TENANT_KINDS = ("instance", "volume", "image", "nic", "l3_network", "ip_range", "ip_address")
+_TENANT_SEES = (
+    "zone",
+    "l2_network",
+    "instance_offering",
+    "disk_offering",
+    "job",
+    "metric",
+    "audit_record",
+    "project",
+    "api_token",
+)
 _TENANT_ACTS = frozenset({f"{kind}.*" for kind in _TENANT_KINDS} | {"job.cancel", "api_token.*"})
 _TENANT_VIEWS = frozenset(f"{kind}.view" for kind in (*_TENANT_KINDS, *_TENANT_SEES))
 _USER_ACTS = frozenset({"user.view", "user.create", "user.update", "user.delete"})

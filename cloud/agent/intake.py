@@ -71,6 +71,7 @@ class Intake:
         connected: Callable[[], None],
     ) -> None:
         self.app = application(config)
+        self._answers = _queue(ANSWER_QUEUE)
         self._is_stopping = threading.Event()
 
         class Greeting(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -102,7 +103,7 @@ class Intake:
         self.app.send_task(
             task,
             kwargs={"document": document},
-            queue=ANSWER_QUEUE,
+            queue=self._answers,
             ignore_result=True,
             retry=True,
             retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0},
@@ -111,7 +112,14 @@ class Intake:
     def run(self) -> None:
         """Take messages until `stop`, in the main thread. Whatever befalls the worker, another begins."""
         while not self._is_stopping.is_set():
-            worker = WorkController(app=self.app, hostname=f"agent@{self.app.main}", consumer_cls=_Patient)
+            worker = WorkController(
+                app=self.app,
+                hostname=f"agent@{self.app.main}",
+                consumer_cls=_Patient,
+                without_mingle=True,
+                without_gossip=True,
+                without_heartbeat=True,
+            )
             worker.start()
             if not self._is_stopping.is_set():
                 log.error("the worker gave up; another begins")
@@ -181,9 +189,8 @@ def application(config: AgentConfig) -> Celery:
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        task_queues=[Queue(own), Queue(f"{own}.bulk")],
+        task_queues=[_queue(own), _queue(f"{own}.bulk")],
         task_default_queue=own,
-        task_create_missing_queues=True,
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
@@ -201,6 +208,11 @@ def application(config: AgentConfig) -> Celery:
         timezone="UTC",
     )
     return app
+
+
+def _queue(name: str) -> Queue:
+    """A queue reached by its name alone: no binding in Redis, which an agent may not write and Redis may forget."""
+    return Queue(name, routing_key=name, no_declare=True)
 
 
 def _read(kind: type[M], document: Any) -> M | None:

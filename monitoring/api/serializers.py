@@ -17,7 +17,7 @@ class PrometheusAnswerSerializer(serializers.Serializer[Any]):
     """Prometheus' answer, as https://prometheus.io/docs/prometheus/latest/querying/api/ describes it."""
 
     status = serializers.CharField()
-    data = PrometheusDataSerializer()
+    data = PrometheusDataSerializer()  # type: ignore[assignment]
 
 
 class MetricSerializer(serializers.Serializer[Any]):

@@ -86,7 +86,8 @@ def evict(caches: Iterable[ImageCache]) -> list[desired.Wanted]:
 
 def evict_image(image: Image) -> None:
     """The image is expunged: its copies that no volume stands on are removed. In the caller's transaction."""
-    evict(ImageCache.objects.select_for_update().filter(image=image, volumes=None, state=CacheState.READY))
+    rows = list(ImageCache.objects.select_for_update().filter(image=image, state=CacheState.READY).order_by("pk"))
+    evict(row for row in rows if not Volume.objects.filter(cache=row).exists())
 
 
 def note_ready(volumes: Iterable[Any]) -> None:

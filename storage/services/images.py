@@ -79,7 +79,7 @@ def update(image: Image, *, actor: Actor, **changes: Any) -> Image:
 def delete(image: Image, *, actor: Actor) -> None:
     """Put the image into the recycle bin; nothing is made from it any more, what was made stays."""
     actor.require("image.delete", image)
-    _move(image, ImageState.READY, ImageState.DELETED, deleted_at=Now())
+    _move(image, ImageState.DELETED, ImageState.READY, ImageState.ERROR, deleted_at=Now())
     audit.record("image.delete", actor=actor, resource=image)
 
 
@@ -87,7 +87,7 @@ def delete(image: Image, *, actor: Actor) -> None:
 def recover(image: Image, *, actor: Actor) -> None:
     """Take the image out of the recycle bin."""
     actor.require("image.recover", image)
-    _move(image, ImageState.DELETED, ImageState.READY, deleted_at=None)
+    _move(image, ImageState.READY if image.content_sha256 else ImageState.ERROR, ImageState.DELETED, deleted_at=None)
     audit.record("image.recover", actor=actor, resource=image)
 
 
@@ -106,8 +106,8 @@ def expunge(image: Image, *, actor: Actor) -> Job:
     return jobs.open(ExpungeImage, resource=image, actor=actor)
 
 
-def _move(image: Image, old: ImageState, new: ImageState, **changes: Any) -> None:
-    _locked(image).expect_state(old)
+def _move(image: Image, new: ImageState, *old: ImageState, **changes: Any) -> None:
+    _locked(image).expect_state(*old)
     Image.objects.filter(pk=image.pk).update(state=new, **changes)
     image.state = new
 

@@ -55,7 +55,10 @@ class DownloadImage(AgentStep):
 
 
 class AddImage(Workflow):
-    """When it fails the job remains as the record of it, and nothing else."""
+    """When it fails the job remains as the record of it, and nothing else.
+
+    Only an image whose file could not be removed stays, as broken, so that somebody can delete it later.
+    """
 
     name = "image.add"
     verb = _("Add image")
@@ -66,4 +69,8 @@ class AddImage(Workflow):
         Image.objects.filter(pk=str(ctx.job.resource_uuid)).update(state=ImageState.READY)
 
     def failed(self, ctx: Context) -> None:
-        Image.objects.filter(pk=str(ctx.job.resource_uuid)).delete()
+        rows = Image.objects.filter(pk=str(ctx.job.resource_uuid))
+        if ctx.is_stuck:
+            rows.update(state=ImageState.ERROR, state_reason=(ctx.job.error or {}).get("code", ""))
+        else:
+            rows.delete()

@@ -37,6 +37,7 @@ class VolumeReservation(Step):
     """The service promised the bytes; the undo gives them back."""
 
     label = _("Reserving storage")
+    releases = True
 
     def undo(self, ctx: Context) -> None:
         for volume in ctx.get("volumes", []):

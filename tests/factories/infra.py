@@ -54,6 +54,7 @@ class HostFactory(_Infrastructure):
 
     class Meta:
         model = Host
+        skip_postgeneration_save = True
 
     name = factory.Sequence(lambda n: f"host-{n}")
     cluster = factory.SubFactory(ClusterFactory)

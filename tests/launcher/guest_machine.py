@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import select
+import signal
 import socket
 import subprocess
 import time
@@ -71,6 +74,7 @@ class Guest:
     def __enter__(self) -> Self:
         # -daemonize returns when the sockets are there: nothing to wait for.
         subprocess.run([*self.command, "-daemonize"], check=True, capture_output=True)
+        self.process = os.pidfd_open(int((self.folder / "pid").read_text()))
         try:
             self.control = Line(self.folder / "qmp")
             self.control.receive(10)
@@ -100,12 +104,15 @@ class Guest:
         return base64.b64decode(state.get("out-data", "")).decode().strip()
 
     def power_off(self) -> None:
-        """Press the power button; returns when QEMU has ended. QMP's stream ends with it."""
+        """Press the power button; returns when QEMU has ended."""
         self.control.send("system_powerdown")
-        self.control.socket.settimeout(60)
-        while self.control.socket.recv(65536):
-            continue
+        assert self._has_ended(within_s=60), "the guest does not power off"
+
+    def _has_ended(self, within_s: float) -> bool:
+        return bool(select.select([self.process], [], [], within_s)[0])  # a pidfd is readable once its process ended
 
     def __exit__(self, *_: object) -> None:
-        if (pidfile := self.folder / "pid").exists():  # QEMU removes it when it ends
-            subprocess.run(["kill", "-9", pidfile.read_text().strip()], check=False, capture_output=True)
+        if not self._has_ended(within_s=0):
+            signal.pidfd_send_signal(self.process, signal.SIGKILL)
+            self._has_ended(within_s=30)
+        os.close(self.process)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase as HypothesisTestCase
@@ -236,26 +236,19 @@ def test_rolled_back_address_is_free_again() -> None:
 def test_range_is_not_deleted_from_under_a_caller() -> None:
     made = l3()
     row = made.ranges.get()
-    taken, answers = threading.Event(), []
 
     def delete() -> None:
-        taken.wait(timeout=10)
-        try:
-            ranges.delete(row, actor=ACTOR)
-        except Conflict as error:
-            answers.append(error.code)
-        finally:
-            connection.close()
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '100ms'")
+        ranges.delete(row, actor=ACTOR)
 
-    thread = threading.Thread(target=delete)
-    thread.start()
     with transaction.atomic():
         nic(made)
-        taken.set()
-        thread.join(timeout=0.3)
-        assert thread.is_alive()  # it waits for this transaction
-    thread.join(timeout=10)
-    assert answers == ["in_use"]
+        waited = _in_threads([delete])[0]
+    assert isinstance(waited, OperationalError)  # it would have waited for this transaction
+    with pytest.raises(Conflict) as caught:
+        ranges.delete(row, actor=ACTOR)
+    assert caught.value.code == "in_use"
 
 
 class AllocationProperties(HypothesisTestCase):

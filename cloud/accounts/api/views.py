@@ -78,7 +78,7 @@ class MeView(ApiView):
             {
                 "user": request.user,
                 "account": request.user.account,
-                "project": current or Project.objects.filter(pk=actor.project).first(),
+                "project": current or Project.objects.filter(pk__in=[actor.project]).first(),
                 "projects": mine,
                 "permissions": [name for name in permissions.declared() if actor.may(name)],
                 "sees_all": actor.sees_all,

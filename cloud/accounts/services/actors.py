@@ -68,9 +68,7 @@ def _no_project() -> Missing:
     return Missing(_("There is no such project."), code="unknown_project")
 
 
-def _choose(
-    user: User, held: list[Membership], wanted: uuid.UUID | None
-) -> tuple[Membership | None, uuid.UUID | None]:
+def _choose(user: User, held: list[Membership], wanted: uuid.UUID | None) -> tuple[Membership | None, uuid.UUID | None]:
     """The membership whose role holds, and the project it is used in."""
     if wanted is None:
         return (held[0], held[0].project_id) if held else (None, None)

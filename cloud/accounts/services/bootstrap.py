@@ -15,6 +15,7 @@ def ensure_admin() -> User:
     Safe to repeat and to run twice at once. What an administrator changed since (password, role, activity) stays.
     """
     project = admin_project()
+    user: User
     user, is_new = User.objects.get_or_create(
         username=ADMIN, defaults={"account": project.account, "name": "Administrator", "password": "!"}
     )

@@ -40,12 +40,10 @@ def require_reach(actor: Actor, user: User) -> None:
 
 
 def narrowed(actor: Actor, scopes: Sequence[str]) -> list[str]:
-    """The scopes cut to what the actor itself may do: as they are when it covers them, by name where it does in part."""
+    """The scopes cut to what the actor may do itself: as they are where it covers them, else by name."""
     wanted = list(scopes) or ["*"]
     if all(actor.may(scope) for scope in wanted):
         return list(scopes)
     return [
-        name
-        for name in permissions.declared()
-        if actor.may(name) and any(fnmatchcase(name, scope) for scope in wanted)
+        name for name in permissions.declared() if actor.may(name) and any(fnmatchcase(name, scope) for scope in wanted)
     ]

@@ -33,9 +33,9 @@ def create(
 ) -> tuple[ApiToken, str]:
     """Make a token for the actor, or for another user in the actor's reach; returns it with its secret.
 
-    `scopes` are permission names with wildcards; none means all that the user may do. A token made with a token is never
-    wider than that one. Raises Invalid for a scope that names no permission or an expiry in the past, NotPermitted for
-    a user with wider rights.
+    `scopes` are permission names with wildcards; none means all that the user may do. A token made with a token is
+    never wider than that one. Raises Invalid for a scope that names no permission or an expiry in the past,
+    NotPermitted for a user with wider rights.
     """
     actor.require("api_token.create")
     owner = user or User.objects.reach(actor.user, actor)
@@ -55,7 +55,9 @@ def create(
         scopes=list(scopes),
         expires_at=expires_at,
     )
-    audit.record("api_token.create", actor=actor, resource=token, detail={"user": owner.username, "scopes": list(scopes)})
+    audit.record(
+        "api_token.create", actor=actor, resource=token, detail={"user": owner.username, "scopes": list(scopes)}
+    )
     return token, secret
 
 
@@ -70,7 +72,7 @@ def delete(token: ApiToken, *, actor: Actor) -> None:
 
 
 def recognise(secret: str) -> ApiToken | None:
-    """The token with this secret, unless it is expired or its user is not active. Notes its use, at most once a minute."""
+    """The token with this secret, unless it is expired or its user inactive. Notes its use, at most once a minute."""
     if not secret.startswith(f"{PREFIX}_"):
         return None
     token = ApiToken.objects.select_related("user").filter(hash=secrets.digest(secret)).first()

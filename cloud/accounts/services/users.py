@@ -123,7 +123,9 @@ def _set_password(user: User, password: str) -> None:
     try:
         validate_password(password, user)
     except ValidationError as error:
-        raise Invalid(_("The password is too weak."), code="weak_password", errors={"password": error.messages}) from None
+        raise Invalid(
+            _("The password is too weak."), code="weak_password", errors={"password": error.messages}
+        ) from None
     user.set_password(password)
 
 

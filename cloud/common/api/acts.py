@@ -1,11 +1,13 @@
 """Acts of a view set, each made of the service that does it: input → service → answer.
 
-    create = creates(zones.create, ZoneInput)                    POST   /zones/            201 with the zone
-    create = creates(instances.create, InstanceInput, is_job=True)                         202 with the job
-    partial_update = updates(zones.update)                       PATCH  /zones/<uuid>/     200 with the zone
-    destroy = deletes(zones.delete)                              DELETE /zones/<uuid>/     204
-    start = job_action(instances.start)                          POST   /instances/<uuid>/start/   202 with the job
-    disable = act(zones.disable)                                 POST   /zones/<uuid>/disable/     200 with the zone
+class InstanceViewSet(ResourceViewSet):
+    create = creates(instances.create, InstanceInput, is_job=True)  # POST /instances/: 202 with the job
+    partial_update = updates(instances.update)                      # PATCH /instances/<uuid>/: 200 with the instance
+    destroy = deletes(instances.destroy, is_job=True)               # DELETE /instances/<uuid>/: 202 with the job
+    start = job_action(instances.start)                             # POST /instances/<uuid>/start/: 202 with the job
+    rename = act(instances.rename, RenameInput)                     # POST /instances/<uuid>/rename/: 200, the instance
+
+Without `is_job` a create answers 201 with the resource, and a delete 204.
 """
 
 from collections.abc import Callable, Iterable

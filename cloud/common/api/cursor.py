@@ -48,7 +48,8 @@ class Cursor:
         value = _column(queryset.model, self.ordering).to_python(self.value)
         # The first term alone bounds the index scan; the second cuts the rows with an equal value.
         return queryset.filter(
-            Q(**{f"{name}__{than}e": value}), Q(**{f"{name}__{than}": value}) | Q(**{f"pk__{than}": uuid.UUID(self.key)})
+            Q(**{f"{name}__{than}e": value}),
+            Q(**{f"{name}__{than}": value}) | Q(**{f"pk__{than}": uuid.UUID(self.key)}),
         )
 
 
@@ -59,7 +60,8 @@ def order(queryset: QuerySet[Any], ordering: str) -> QuerySet[Any]:
 
 def _column(model: type[Model], ordering: str) -> "Field[Any, Any]":
     field = model._meta.get_field(ordering.lstrip("-"))
-    assert isinstance(field, Field) and not field.null, f"{field} cannot order a key-set: it may be null"
+    assert isinstance(field, Field), f"{field} is no column"
+    assert not field.null, f"{field} may be null: it cannot order a key-set"
     return field
 
 

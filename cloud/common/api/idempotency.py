@@ -27,9 +27,7 @@ class Answer:
 
 
 class Memory(Protocol):
-    def __call__(
-        self, *, owner: str, key: str, fingerprint: str, act: Callable[[], Answer]
-    ) -> tuple[Answer, bool]: ...
+    def __call__(self, *, owner: str, key: str, fingerprint: str, act: Callable[[], Answer]) -> tuple[Answer, bool]: ...
 
 
 _memories: list[Memory] = []

@@ -24,7 +24,7 @@ class KeySetPaging(BasePagination):
     The count is exact up to 50,000 rows, above that the planner's estimate.
     """
 
-    def paginate_queryset(self, queryset: QuerySet[Any], request: Any, view: Any = None) -> list[Any]:
+    def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> list[Any]:
         self.request = request
         limit = _limit(request.query_params.get("limit"))
         ordering = _ordering(request.query_params.get("ordering"), view)

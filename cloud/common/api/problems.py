@@ -24,7 +24,7 @@ _RETRY_AFTER_S = "5"
 
 
 def document(problem: Problem, request_id: str = "") -> dict[str, Any]:
-    """The problem as plain JSON: type, title, status, detail, code, errors, advice, request_id and its extra members."""
+    """The problem as plain JSON: its standard members, code, errors, advice, request_id, and what it has besides."""
     return {
         **problem.extra,
         "type": f"urn:mica:problem:{problem.code}",

@@ -51,7 +51,7 @@ class Schema(AutoSchema):
         words = self._tokenize_path()[0].replace("-", " ")
         return f"List {words}" if action == "list" else f"Show one of the {words}"
 
-    def get_description(self) -> str:
+    def get_description(self) -> str:  # type: ignore[override]
         # Docstrings of base classes and services speak to developers; a view's own one speaks of its list.
         if not self._is_ours():
             return str(super().get_description())
@@ -66,12 +66,14 @@ class Schema(AutoSchema):
             return bodies
         for status, meaning in self._problems().items():
             if status not in bodies:
-                body = self._get_response_for_code(ProblemSerializer, "4XX", [problems.MEDIA_TYPE], direction)
+                body = self._get_response_for_code(  # type: ignore[no-untyped-call]
+                    ProblemSerializer, "4XX", [problems.MEDIA_TYPE], direction
+                )
                 bodies[status] = {**body, "description": meaning}
         return bodies
 
     def _map_serializer(self, serializer: Any, direction: Any, bypass_extensions: bool = False) -> Any:
-        schema = super()._map_serializer(serializer, direction, bypass_extensions)
+        schema = super()._map_serializer(serializer, direction, bypass_extensions)  # type: ignore[no-untyped-call]
         if isinstance(schema, dict) and "description" in schema and not _own_doc(serializer):
             schema = {name: value for name, value in schema.items() if name != "description"}
         return schema

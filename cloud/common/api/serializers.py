@@ -18,7 +18,7 @@ class RefusesUnknown:
             taken = {name for name, field in self.fields.items() if not field.read_only}  # type: ignore[attr-defined]
             unknown = sorted(set(data) - taken)
             if unknown:
-                message = serializers.ErrorDetail(_("There is no such field."), code="unknown_field")
+                message = serializers.ErrorDetail(str(_("There is no such field.")), code="unknown_field")
                 raise serializers.ValidationError({name: [message] for name in unknown})
         return super().to_internal_value(data)  # type: ignore[misc]
 
@@ -55,7 +55,7 @@ class Reference(serializers.PrimaryKeyRelatedField[Any]):
         return cls
 
     def get_queryset(self) -> Any:
-        queryset = super().get_queryset()
+        queryset: Any = super().get_queryset()
         request = self.context.get("request")
         return queryset.visible_to(request.actor) if request is not None else queryset.none()
 
@@ -125,10 +125,8 @@ class ProblemSerializer(serializers.Serializer[Any]):
     status = serializers.IntegerField(help_text="The HTTP status.")
     detail = serializers.CharField(help_text="What is wrong here and why.")
     code = serializers.CharField(help_text="Stable, lower snake case: for programs.")
-    errors = serializers.DictField(
+    errors = serializers.DictField(  # type: ignore[assignment]
         child=serializers.ListField(child=serializers.CharField()), help_text="Messages by field, with dotted paths."
     )
     advice = serializers.CharField(allow_blank=True, help_text="What to do about it.")
     request_id = serializers.CharField(allow_blank=True, help_text="Names this request in logs and audit records.")
-
-

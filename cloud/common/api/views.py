@@ -26,6 +26,7 @@ class ApiMixin:
     content_negotiation_class: Any = JsonOnly
     query_parameters: ClassVar[tuple[str, ...]] = ()
     request: Any
+    post: Any
 
     @property
     def actor(self) -> Actor:

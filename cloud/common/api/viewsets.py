@@ -42,6 +42,7 @@ class ResourceViewSet(ApiMixin, GenericViewSet[Any]):
     filterset_fields: ClassVar[Any] = ()
     list_serializer_class: Any = None
     view_permission = ""
+    queryset: Any
 
     def get_queryset(self) -> Any:
         queryset: Any = super().get_queryset()

@@ -33,11 +33,11 @@ class SettingSerializer(serializers.Serializer[Any]):
     """A declared setting with its global value and where that comes from."""
 
     name = serializers.CharField(read_only=True)
-    label = serializers.CharField(read_only=True)
+    label = serializers.CharField(read_only=True)  # type: ignore[assignment]
     help = serializers.CharField(read_only=True)
     kind = serializers.ChoiceField(get_args(Kind), read_only=True)
     value = ValueField(read_only=True)
-    source = serializers.ChoiceField(["default", "global"], read_only=True)
+    source = serializers.ChoiceField(["default", "global"], read_only=True)  # type: ignore[assignment]
     default = ValueField(read_only=True)
     minimum = serializers.FloatField(read_only=True, allow_null=True)
     maximum = serializers.FloatField(read_only=True, allow_null=True)

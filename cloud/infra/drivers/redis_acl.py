@@ -9,7 +9,7 @@ COMMANDS = [
     "hello",
     "auth",
     "ping",
-    "client|setinfo",
+    "time",
     "client|setname",
     "client|id",
     "select",
@@ -58,6 +58,7 @@ COMMANDS = [
     "zrangebyscore",
     "eval",
     "evalsha",
+    "script|load",
     "info",
 ]
 
@@ -75,6 +76,8 @@ def rules(uuid: str) -> list[str]:
         "resetchannels",
         f"~agent.{uuid}*",
         f"~_kombu.binding.agent.{uuid}*",
+        f"~_kombu.binding_permanent.agent.{uuid}*",
+        "%RW~_kombu.binding_permanent.control.answers",
         f"~mica:agent:{uuid}:*",
         "%RW~_kombu.binding.control.answers",
         "%W~control.answers",

@@ -2,7 +2,7 @@
 
 import json
 import logging
-import time
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -48,19 +48,24 @@ def hello(document: Document) -> None:
 def watch() -> None:
     """Compare all heartbeats with the rows, and note who fell silent and who is back. Run every two seconds."""
     client = agents.redis()
-    server = client.info("server")
+    uptime_s, run = _server(client)
     known = list(Agent.objects.exclude(hello_at=None).only("pk", "boot_id", "connection"))
     heartbeats = _heartbeats(client, [agent.pk for agent in known])
     ages = {agent.pk: heartbeats[agent.pk][0] for agent in known if agent.connection == Connection.CONNECTED}
-    look = silence.Look(now=time.time(), redis_uptime_s=float(server["uptime_in_seconds"]), ages=ages, newest_at=0.0)
-    look = _remember_newest(client, look)
-    for agent in silence.silent(look):
-        _disconnected(agent)
-    for agent_row in known:
-        age, alive = heartbeats[agent_row.pk]
-        if agent_row.connection != Connection.CONNECTED and age is not None and age < silence.FRESH_S:
-            _back(agent_row, alive)
-    _keep_access(client, str(server["run_id"]))
+    now, newest_at = _newest(client, ages.values())
+    for uuid in silence.silent(silence.Look(now, uptime_s, ages, newest_at)):
+        _disconnected(uuid)
+    for agent in known:
+        age, alive = heartbeats[agent.pk]
+        if agent.connection != Connection.CONNECTED and age is not None and age < silence.FRESH_S:
+            _back(agent, alive)
+    _keep_access(client, run)
+
+
+def _server(client: Any) -> tuple[float, str]:
+    """How many seconds Redis has been up, and the name of this run of it."""
+    server = client.info("server")
+    return float(server["uptime_in_seconds"]), str(server["run_id"])
 
 
 def _heartbeats(client: Any, uuids: list[UUID]) -> dict[UUID, tuple[float | None, Document]]:
@@ -79,15 +84,15 @@ def _heartbeats(client: Any, uuids: list[UUID]) -> dict[UUID, tuple[float | None
     return found
 
 
-def _remember_newest(client: Any, look: silence.Look) -> silence.Look:
-    """When the last heartbeat of anybody came: kept in Redis, as the heartbeats themselves expire before a minute."""
+def _newest(client: Any, ages: Iterable[float | None]) -> tuple[float, float]:
+    """Now, and when the last heartbeat of anybody came: kept in Redis, as heartbeats expire before a minute is over."""
     seconds, microseconds = client.time()
     now = seconds + microseconds / 1e6
-    seen = [now - age for age in look.ages.values() if age is not None]
-    newest = max([*seen, float(client.get(NEWEST_KEY) or 0)])
+    seen = [now - age for age in ages if age is not None]
+    newest_at = max([*seen, float(client.get(NEWEST_KEY) or 0)])
     if seen:
-        client.set(NEWEST_KEY, newest)
-    return silence.Look(now, look.redis_uptime_s, look.ages, newest)
+        client.set(NEWEST_KEY, newest_at)
+    return now, newest_at
 
 
 @transaction.atomic

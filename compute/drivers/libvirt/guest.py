@@ -14,16 +14,25 @@ import libvirt_qemu
 from compute.messages import GuestInfo
 
 ANSWER_LIMIT_S = 4
+PING_LIMIT_S = 2
 _WHAT = (
     libvirt.VIR_DOMAIN_GUEST_INFO_OS | libvirt.VIR_DOMAIN_GUEST_INFO_HOSTNAME | libvirt.VIR_DOMAIN_GUEST_INFO_INTERFACES
 )
 
 
-def request_power(domain: Any, mode: Literal["powerdown", "reboot"], limit_s: int = 2) -> None:
-    """Ask the agent to switch off or restart. It does not answer when it obeys: success shows in the domain's state."""
+def request_power(domain: Any, mode: Literal["powerdown", "reboot"]) -> bool:
+    """Ask the agent to switch off or restart; whether there is one that listens.
+
+    It does not answer when it obeys: success shows in the domain's state only.
+    """
     command = json.dumps({"execute": "guest-shutdown", "arguments": {"mode": mode}})
+    try:
+        libvirt_qemu.qemuAgentCommand(domain, json.dumps({"execute": "guest-ping"}), PING_LIMIT_S, 0)
+    except libvirt.libvirtError:
+        return False
     with contextlib.suppress(libvirt.libvirtError):
-        libvirt_qemu.qemuAgentCommand(domain, command, limit_s, 0)
+        libvirt_qemu.qemuAgentCommand(domain, command, PING_LIMIT_S, 0)
+    return True
 
 
 def info(domain: Any) -> GuestInfo:

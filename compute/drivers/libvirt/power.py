@@ -26,12 +26,11 @@ def is_off(domain: Any) -> bool:
 
 def shut_down(domain: Any, grace_s: float, pulse: Pulse, watch: Watch) -> bool:
     """Ask the guest's agent, then press the power button until it is off; whether it was within `grace_s`."""
-    deadline = time.monotonic() + grace_s
     return _coax(
         off=lambda: is_off(domain),
-        ask=lambda: guest.request_power(domain, "powerdown", max(1, min(2, int(grace_s)))),
+        ask=lambda: guest.request_power(domain, "powerdown"),
         press=lambda: _press(domain),
-        deadline=deadline,
+        grace_s=grace_s,
         pulse=pulse,
         watch=watch,
     )
@@ -45,9 +44,9 @@ def restart(domain: Any, grace_s: float, restarts: Callable[[], int], pulse: Pul
     before = restarts()
     return _coax(
         off=lambda: restarts() > before or is_off(domain),
-        ask=lambda: guest.request_power(domain, "reboot", max(1, min(2, int(grace_s)))),
+        ask=lambda: guest.request_power(domain, "reboot"),
         press=lambda: _press_restart(domain),
-        deadline=time.monotonic() + grace_s,
+        grace_s=grace_s,
         pulse=pulse,
         watch=watch,
     )
@@ -68,13 +67,17 @@ def force_off(domain: Any) -> None:
 def _coax(
     *,
     off: Callable[[], bool],
-    ask: Callable[[], None],
+    ask: Callable[[], bool],
     press: Callable[[], None],
-    deadline: float,
+    grace_s: float,
     pulse: Pulse,
     watch: Watch,
 ) -> bool:
-    ask()
+    """Ask the agent; where there is none, or nothing has come of it in half of the time, press the button."""
+    began = time.monotonic()
+    deadline = began + grace_s
+    if ask() and pulse.wait_until(off, began + grace_s / 2, watch):
+        return True
     while time.monotonic() < deadline:
         if off():
             return True

@@ -47,7 +47,9 @@ def ensure_bridge(links: Links, l2: str, mtu: int, *, is_mtu_certain: bool = Tru
         # With a MAC address of its own a bridge keeps it when ports come and go; it differs on every host.
         bridge = links.add(name, "bridge", mtu=mtu, address=_random_mac(), **_BRIDGE_OPTIONS)
     elif any(bridge.data.get(f"IFLA_{option.upper()}") != value for option, value in _BRIDGE_OPTIONS.items()):
-        links.configure(bridge, "bridge", **_BRIDGE_OPTIONS)
+        # One by one: the kernel takes no forward delay of 0 while STP is on.
+        for option, value in _BRIDGE_OPTIONS.items():
+            links.configure(bridge, "bridge", **{option: value})
     links.change(bridge, mtu=mtu if is_mtu_certain else bridge.mtu, is_ipv6_quiet=True, is_up=True)
     return links.by_name[name]
 

@@ -12,10 +12,10 @@ _GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH)
 _BUSY = (errno.EAGAIN, errno.EBUSY, errno.EEXIST, errno.ENOBUFS, errno.EINTR)
 
 
-def translate(error: OSError, act: str) -> DriverError:
+def translate(error: Exception, act: str) -> DriverError:
     """The driver's error for a failed netlink or system call; `act` says what was tried."""
-    code = error.errno if isinstance(error.errno, int) else getattr(error, "code", 0)
-    detail = f"{act}: {errno.errorcode.get(code, code)} {error.args[-1] if error.args else error}"
+    code = error.code if isinstance(error, NetlinkError) else getattr(error, "errno", 0) or 0
+    detail = f"{act}: {error.args[-1] if error.args else error} ({errno.errorcode.get(code, code)})"
     if code == errno.EOPNOTSUPP:
         return Unsupported("kernel_lacks_support", detail)
     if code in _GONE:

@@ -1,7 +1,7 @@
 """Accounts, projects, users and tokens through the API."""
 
-from tests.base.api import ListApiTests, ResourceApiTests
-from tests.base.clients import Client, member_client
+from tests.base.api import ResourceApiTests
+from tests.base.clients import Client
 from tests.factories import accounts as make
 
 

@@ -156,7 +156,7 @@ def linked(redis_server: RedisServer, pki_dir: Path, tmp_path: Path, agent_uuid:
     import hashlib
 
     control = redis_server.client()
-    redis_acl.COMMANDS = tuple(c for c in redis_acl.COMMANDS if c != "client|setinfo") + ("time",)  # TEMPORARY
+    redis_acl.COMMANDS = tuple(c for c in redis_acl.COMMANDS if c != "client|setinfo") + ("time", "script|load")  # TEMPORARY
     redis_acl.grant(control, agent_uuid, hashlib.sha256(PASSWORD.encode()).hexdigest())
     return enrol(
         pki_dir,

@@ -265,5 +265,5 @@ def test_agent_may_touch_nothing_but_its_own(linked, redis_server):
         ["BRPOP", "control.answers", "1"],
         ["SET", f"mica:abort:{other}", "1"],
     ):
-        with pytest.raises(redis.NoPermissionError):
+        with pytest.raises(redis.exceptions.NoPermissionError):
             own.execute_command(*forbidden)

@@ -86,7 +86,9 @@ def test_a_page_bounds_its_index_scan() -> None:
     from django.db import connection
 
     with CaptureQueriesContext(connection) as captured:
-        list(Cursor("created_at", "2026-01-01T00:00:00+00:00", "00000000-0000-4000-8000-000000000000").after(
-            order(Account.objects.all(), "created_at")
-        ))
+        list(
+            Cursor("created_at", "2026-01-01T00:00:00+00:00", "00000000-0000-4000-8000-000000000000").after(
+                order(Account.objects.all(), "created_at")
+            )
+        )
     assert '"created_at" >= ' in captured.captured_queries[0]["sql"]

@@ -12,7 +12,7 @@ from cloud.common.api.idempotency import Answer
 from cloud.events.models import IdempotencyRecord
 from cloud.events.services import answers, retention
 from tests.base.api import Problems
-from tests.base.clients import Client, admin_client
+from tests.base.clients import Client
 
 KEY = {"headers": {"Idempotency-Key": "k1"}}
 
@@ -37,7 +37,6 @@ class TestDoor(Problems):
         assert admin.post(self.path, {"name": "one"}, **KEY).status_code == 201
 
     def test_keys_belong_to_their_user(self, admin: Client) -> None:
-        other = admin_client()
         other = Client(type(admin.user).objects.create(account=admin.user.account, username="second"))
         assert admin.post(self.path, {"name": "one"}, **KEY).status_code == 201
         self.assert_problem(other.post(self.path, {"name": "one"}, **KEY), 403, "not_permitted")

@@ -26,10 +26,7 @@ def test_a_name_has_one_meaning() -> None:
 
 def test_what_services_require_is_declared() -> None:
     required = {
-        name
-        for app in APPS
-        for file in (ROOT / app).rglob("*.py")
-        for name in REQUIRED.findall(file.read_text())
+        name for app in APPS for file in (ROOT / app).rglob("*.py") for name in REQUIRED.findall(file.read_text())
     }
     assert "user.create" in required
     assert required - set(permissions.declared()) == set()

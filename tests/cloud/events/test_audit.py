@@ -62,11 +62,14 @@ class TestAuditRecords(ListApiTests):
 class TestRecord:
     def test_keeps_names(self, actor: Actor) -> None:
         made = ProjectFactory()
-        resource = SimpleNamespace(
-            pk=uuid.uuid4(), kind="thing", project=made, _meta=None, __str__=None
-        )
-        resource = type("Thing", (), {"kind": "thing", "pk": resource.pk, "project": made, "__str__": lambda _s: "t1"})()
-        record = audit.record("thing.do", actor=actor, resource=resource, detail={"n": 1})
+
+        class Thing:
+            kind, pk, project = "thing", uuid.uuid4(), made
+
+            def __str__(self) -> str:
+                return "t1"
+
+        record = audit.record("thing.do", actor=actor, resource=Thing(), detail={"n": 1})
         Project.objects.all().delete()
         record.refresh_from_db()
         assert (record.resource_type, record.resource_name, record.project_name) == ("thing", "t1", made.name)
@@ -74,9 +77,14 @@ class TestRecord:
 
     def test_goes_with_the_act(self, actor: Actor) -> None:
         made = ProjectFactory()
-        with pytest.raises(RuntimeError), transaction.atomic():
+
+        @transaction.atomic
+        def act_and_fail() -> None:
             projects.update(made, actor=actor, name="other")
             raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            act_and_fail()
         assert not AuditRecord.objects.exists()
 
     def test_settles_with_its_job(self, actor: Actor) -> None:

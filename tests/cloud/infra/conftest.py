@@ -27,7 +27,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     )
     try:
         client = redis.Redis(port=port)
-        wait_until(lambda: _answers(client), "redis")
+        wait_until(lambda: _answers(client))
         yield port
     finally:
         process.terminate()

@@ -1,0 +1,180 @@
+"""What an agent may do in Redis, asked of a real one: its own work, and nothing else."""
+
+import hashlib
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from cloud.agent.config import AgentConfig
+from cloud.agent.intake import Intake
+from cloud.agent.link import RedisLink
+from cloud.celery import app
+from cloud.common.wire import Query
+from cloud.infra.drivers import redis_acl
+from cloud.jobs import agents
+from tests.cloud.agent.waiting import wait_until
+
+PASSWORD = "agent-password"
+HASH = hashlib.sha256(PASSWORD.encode()).hexdigest()
+
+
+@pytest.fixture
+def agent(store: Any) -> str:
+    made = str(uuid.uuid4())
+    redis_acl.grant(store, made, HASH)
+    return made
+
+
+@pytest.fixture
+def hostile(agent: str, redis_port: int) -> Iterator[Any]:
+    """An agent's own connection, in the hands of somebody else."""
+    client = redis.Redis(
+        port=redis_port, username=redis_acl.user_name(agent), password=PASSWORD, decode_responses=True
+    )
+    yield client
+    client.close()
+
+
+def test_its_own_keys(hostile: Any, agent: str) -> None:
+    hostile.set(f"mica:agent:{agent}:alive", "{}", ex=15)
+    assert hostile.get(f"mica:agent:{agent}:alive") == "{}"
+    hostile.lpush(f"agent.{agent}", "x")
+    assert hostile.brpop([f"agent.{agent}"], timeout=1)
+    hostile.rpush("mica:answer:some-query", "{}")
+    hostile.expire("mica:answer:some-query", 30)
+    hostile.set("mica:progress:key", "{}", ex=60)
+    assert hostile.exists("mica:abort:key") == 0
+    hostile.lpush("control.answers", "{}")
+
+
+OTHER = str(uuid.uuid4())
+FORBIDDEN = [
+    ("FLUSHALL",),
+    ("FLUSHDB",),
+    ("KEYS", "*"),
+    ("SCAN", "0"),
+    ("CONFIG", "GET", "*"),
+    ("ACL", "LIST"),
+    ("ACL", "SETUSER", "me", "on"),
+    ("MONITOR",),
+    ("SHUTDOWN",),
+    ("CLIENT", "LIST"),
+    ("CLIENT", "KILL", "TYPE", "normal"),
+    ("REPLICAOF", "evil", "6379"),
+    ("MODULE", "LIST"),
+    ("SUBSCRIBE", "mica"),
+    ("PUBLISH", "mica", "x"),
+    ("GET", f"mica:agent:{OTHER}:alive"),
+    ("SET", f"mica:agent:{OTHER}:alive", "{}"),
+    ("GET", "mica:secret:x"),
+    ("LPUSH", f"agent.{OTHER}", "x"),
+    ("BRPOP", f"agent.{OTHER}", "1"),
+    ("LPUSH", "control", "x"),
+    ("LPUSH", "control.ssh", "x"),
+    ("RPOP", "control.answers"),
+    ("LINDEX", "control.answers", "0"),
+    ("DEL", f"agent.{OTHER}"),
+    ("HGETALL", "unacked"),
+    ("SADD", f"_kombu.binding.agent.{OTHER}", "x"),
+    ("SADD", "_kombu.binding.control", "x"),
+    ("GET", "mica:progress:key"),
+    ("SET", "mica:abort:key", "1"),
+    ("LPOP", "mica:answer:some-query"),
+    ("EVAL", "return redis.call('get', KEYS[1])", "1", "mica:secret:x"),
+    ("EVAL", "return redis.call('flushall')", "0"),
+]
+
+
+@pytest.mark.parametrize("command", FORBIDDEN, ids=" ".join)
+def test_nothing_else(hostile: Any, command: tuple[str, ...]) -> None:
+    with pytest.raises((redis.exceptions.NoPermissionError, redis.exceptions.ResponseError)) as refused:
+        hostile.execute_command(*command)
+    said = str(refused.value)
+    assert "permission" in said or "can't run this command" in said or "ACL failure" in said, said
+
+
+def test_another_password_or_none(store: Any, agent: str, redis_port: int) -> None:
+    for password in ("wrong", ""):
+        client = redis.Redis(port=redis_port, username=redis_acl.user_name(agent), password=password)
+        with pytest.raises(redis.exceptions.RedisError):
+            client.ping()
+
+
+def test_two_passwords_while_one_is_replaced(store: Any, agent: str, hostile: Any, redis_port: int) -> None:
+    other = hashlib.sha256(b"other").hexdigest()
+    redis_acl.grant(store, agent, other, HASH)
+    again = {"port": redis_port, "username": redis_acl.user_name(agent)}
+    assert redis.Redis(password=PASSWORD, **again).ping()
+    assert redis.Redis(password="other", **again).ping()
+    redis_acl.grant(store, agent, other)
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        redis.Redis(password=PASSWORD, **again).ping()
+
+
+def test_revoked_is_cut_and_leaves_nothing(store: Any, agent: str, hostile: Any) -> None:
+    hostile.set(f"mica:agent:{agent}:alive", "{}")
+    hostile.lpush(f"agent.{agent}", "x")
+    hostile.sadd(f"_kombu.binding.agent.{agent}", "x")
+    for _ in range(2):
+        redis_acl.revoke(store, agent)
+    with pytest.raises(redis.exceptions.RedisError):
+        hostile.get(f"mica:agent:{agent}:alive")
+    assert store.keys("*") == []
+    assert redis_acl.user_name(agent) not in redis_acl.users(store)
+
+
+def test_users_survive_a_restart_of_redis(store: Any, agent: str) -> None:
+    store.execute_command("ACL", "LOAD")
+    assert redis_acl.user_name(agent) in redis_acl.users(store)
+
+
+def test_an_agents_celery_and_link_work_within_these_bounds(
+    store: Any, agent: str, redis_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent's own classes, on both queues and every key: Redis must have refused nothing."""
+    store.execute_command("ACL", "LOG", "RESET")
+    monkeypatch.setattr(app.conf, "broker_url", f"redis://127.0.0.1:{redis_port}/0")
+    config = AgentConfig(
+        agent,
+        redis_url=f"redis://127.0.0.1:{redis_port}/0",
+        redis_username=redis_acl.user_name(agent),
+        redis_password=PASSWORD,
+    )
+    got: list[Query] = []
+    connected = threading.Event()
+    intake = Intake(
+        config,
+        command=lambda command, is_bulk: None,
+        desired=lambda desired: None,
+        query=got.append,
+        connected=connected.set,
+    )
+    worker = threading.Thread(target=intake.run, daemon=True)
+    worker.start()
+    try:
+        assert connected.wait(10), store.execute_command("ACL", "LOG")
+        document = Query("one", "a.query", {}, 2e9).to_document()
+        with app.connection_for_write(f"redis://127.0.0.1:{redis_port}/0") as broker:
+            for queue in (agents.queue(agent), agents.queue(agent, is_bulk=True)):
+                app.send_task("agent.query", kwargs={"document": document}, queue=queue, connection=broker)
+        wait_until(lambda: len(got) == 2)
+        intake.send("infra.observed", {"hello": 1})
+        assert store.llen("control.answers") == 1
+        link = RedisLink(config, None)  # type: ignore[arg-type]
+        link.beat({"boot_id": "b"})
+        link.show_progress("key", {"percent": 1.0})
+        link.is_aborted("key")
+        link.forget("key")
+        link.show_sample({})
+        link.answer_query("one", {})
+        link.part()
+    finally:
+        intake.stop()
+        worker.join(10)
+    entries = [dict(zip(entry[::2], entry[1::2], strict=True)) for entry in store.execute_command("ACL", "LOG")]
+    assert [(entry["reason"], entry["object"]) for entry in entries] == []
+    assert not worker.is_alive()
