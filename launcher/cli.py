@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -20,9 +21,10 @@ Command = Callable[[argparse.Namespace], int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; what a person can mend is told without a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
-    options, rest = parse(words)
+    options, options.rest = parse(words)
     command: Command = options.command
-    options.rest = rest
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sign, _interrupt)  # end as with Ctrl-C, so that what was changed for a while is put back
     try:
         return command(options)
     except Refusal as refusal:
@@ -33,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nmica: interrupted; the same command goes on from here, ./mica down clears up", file=sys.stderr)
         return 130
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -165,7 +165,7 @@ class ApiToken(models.Model):
     last_used_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
-    kind = "api_token"
+    kind_word = "api_token"
     objects = ApiTokenQuerySet.as_manager()
 
     class Meta:

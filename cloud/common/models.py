@@ -1,7 +1,7 @@
 """The bases every resource stands on. Abstract models only: this app has no tables."""
 
 import uuid
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from django.db import models
 from django.utils.translation import gettext as _
@@ -28,10 +28,10 @@ class ResourceQuerySet(models.QuerySet[Any]):
 class Resource(models.Model):
     """A thing users name, see and act on: uuid4 key (the same in libvirt), a name, a project, its birth.
 
-    A concrete model may set `kind`, the word for permissions, jobs and audit (`instance`); default: the model's name.
+    A concrete model may set `kind_word`, the word for permissions and audit (`ip_range`); default: the model's name.
     """
 
-    kind = ""
+    kind_word: ClassVar[str] = ""
 
     uuid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=255)

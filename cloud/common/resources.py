@@ -10,15 +10,8 @@ from cloud.common.models import Resource
 
 
 def kind_of(resource: Any) -> str:
-    """The kind of a row or a model class: its `kind`, or the model's name in snake case without one."""
-    return str(getattr(resource, "kind_word", "") or _declared_kind(resource) or resource._meta.model_name)
-
-
-def _declared_kind(resource: Any) -> str:
-    # `kind` may also be a column (an L2 network's kind): only a word written on the class counts.
-    model = resource if isinstance(resource, type) else type(resource)
-    kind = model.__dict__.get("kind") or next((b.__dict__["kind"] for b in model.__mro__ if "kind" in b.__dict__), "")
-    return kind if isinstance(kind, str) else ""
+    """The kind of a row or a model class: its `kind_word`, or the model's name in lower case without one."""
+    return str(getattr(resource, "kind_word", "") or resource._meta.model_name)
 
 
 @cache

@@ -304,10 +304,11 @@ class Turn(Commanding):
             job.percent = 100
         self._let_go()
         audit.settle(job.pk, "failed" if state == JobState.STUCK else str(state))
-        if job.parent_id:
+        parent = job.parent_id
+        if parent:
             from cloud.jobs import batches
 
-            transaction.on_commit(lambda: batches.settle(job.parent_id))
+            transaction.on_commit(lambda: batches.settle(parent))
         return Outcome.ENDED
 
 

@@ -53,13 +53,19 @@ class Context(MutableMapping[str, Any]):
         return bool(self.job.steps.filter(state="undo_failed").exists())
 
     @property
+    def resource_uuid(self) -> UUID:
+        """The key of the main resource; every workflow has one."""
+        assert self.job.resource_uuid is not None
+        return self.job.resource_uuid
+
+    @property
     def model(self) -> type[models.Model]:
         return apps.get_model(self.job.resource_type)
 
     @property
     def resource(self) -> Any:
         """The main resource, read afresh from the database; None when its row is gone."""
-        return self.model._default_manager.filter(pk=self.job.resource_uuid).first()
+        return self.model._default_manager.filter(pk=self.resource_uuid).first()
 
 
 class Step:
@@ -140,11 +146,10 @@ class DesiredStep(WaitStep):
         return sorted({f"desired:{agent}:{section}" for agent, section, _ in self.wants(ctx)})
 
     def is_met(self, ctx: Context) -> bool:
-        return all(_is_held(agent, section, number) for agent, section, number in self.wants(ctx))
+        return all(_held[-1](agent, section, number) for agent, section, number in self.wants(ctx))
 
 
-def _is_held(agent: str, section: str, number: int) -> bool:
-    raise RuntimeError("infra has not registered what machines hold")
+_held: list[Callable[[str, str, int], bool]] = []
 
 
 def register_held(check: Callable[[str, str, int], bool]) -> None:
@@ -152,8 +157,7 @@ def register_held(check: Callable[[str, str, int], bool]) -> None:
 
     The check raises `Problem` when the machine reported that it cannot converge to it.
     """
-    global _is_held
-    _is_held = check
+    _held[:] = [check]
 
 
 class Workflow:

@@ -155,8 +155,7 @@ class LabSeed:
         if not jobs:
             return
         keys = [job.pk for job in jobs]
-        ended = wait_until(lambda: _all_ended(keys), JOB_PATIENCE_S)
-        for job in ended:
+        for job in wait_until(lambda: _all_ended(keys), JOB_PATIENCE_S) or []:
             if job.state != JobState.SUCCEEDED:
                 said = words.error(job.error) or {}
                 raise Problem(

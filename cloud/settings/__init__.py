@@ -2,6 +2,7 @@
 docs/configuration.md."""
 
 from pathlib import Path
+from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
@@ -110,7 +111,7 @@ WHITENOISE_USE_FINDERS = True
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
 
-MICA = {
+MICA: dict[str, Any] = {
     "instance": setting("instance", "default"),
     "data": DATA,
     "pki": Path(setting("pki", str(DATA / "pki"))),

@@ -29,7 +29,7 @@ class Instance(Resource, Stateful):
     storage's and network's rows, by `instance_uuid`.
     """
 
-    kind = "instance"
+    kind_word = "instance"
 
     zone = models.ForeignKey("infra.Zone", on_delete=models.PROTECT, related_name="+")
     cluster = models.ForeignKey("infra.Cluster", on_delete=models.PROTECT, related_name="+")

@@ -7,7 +7,7 @@ from cloud.common.models import Available, Resource
 class InstanceOffering(Resource, Available):
     """CPU and memory of an instance, by a name users choose. `cpu` counts virtual CPUs."""
 
-    kind = "instance_offering"
+    kind_word = "instance_offering"
 
     cpu = models.PositiveIntegerField(validators=[MinValueValidator(1)])
     memory_bytes = models.PositiveBigIntegerField()

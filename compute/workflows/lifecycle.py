@@ -21,7 +21,7 @@ from storage.workflows.steps import CacheImages, CreateVolumes
 
 
 def _settle(ctx: Context, state: str, **changes: object) -> None:
-    Instance.objects.filter(pk=ctx.job.resource_uuid).update(state=state, state_reason="", settled_at=Now(), **changes)
+    Instance.objects.filter(pk=ctx.resource_uuid).update(state=state, state_reason="", settled_at=Now(), **changes)
 
 
 class CreateInstance(Workflow):
@@ -46,9 +46,9 @@ class CreateInstance(Workflow):
     def failed(self, ctx: Context) -> None:
         if ctx.is_stuck:
             reason = gettext_noop("Something of it may still be on its host; see its job.")
-            Instance.objects.filter(pk=ctx.job.resource_uuid).update(state=InstanceState.UNKNOWN, state_reason=reason)
+            Instance.objects.filter(pk=ctx.resource_uuid).update(state=InstanceState.UNKNOWN, state_reason=reason)
         else:
-            Instance.objects.filter(pk=ctx.job.resource_uuid).delete()
+            Instance.objects.filter(pk=ctx.resource_uuid).delete()
 
 
 class CreateStoppedInstance(Workflow):
@@ -60,7 +60,7 @@ class CreateStoppedInstance(Workflow):
     steps: ClassVar[list[type[Step]]] = [Belongings, HostReservation, CacheImages, CreateVolumes]
 
     def succeeded(self, ctx: Context) -> None:
-        leave_host(ctx.job.resource_uuid)
+        leave_host(ctx.resource_uuid)
         _settle(ctx, InstanceState.STOPPED)
 
     failed = CreateInstance.failed
@@ -83,7 +83,7 @@ class StopInstance(Workflow):
     steps: ClassVar[list[type[Step]]] = [StopOnHost]
 
     def succeeded(self, ctx: Context) -> None:
-        leave_host(ctx.job.resource_uuid)
+        leave_host(ctx.resource_uuid)
         _settle(ctx, InstanceState.STOPPED, is_wanted_running=False)
 
 

@@ -21,8 +21,8 @@ class DestroyInstance(Workflow):
     steps: ClassVar[list[type[Step]]] = [RemoveFromHost]
 
     def succeeded(self, ctx: Context) -> None:
-        leave_host(ctx.job.resource_uuid)
-        Instance.objects.filter(pk=ctx.job.resource_uuid).update(
+        leave_host(ctx.resource_uuid)
+        Instance.objects.filter(pk=ctx.resource_uuid).update(
             state=InstanceState.DESTROYED,
             state_reason="",
             is_wanted_running=False,
@@ -42,7 +42,7 @@ class RecoverInstance(Workflow):
     steps: ClassVar[list[type[Step]]] = [TakeFromBin]
 
     def succeeded(self, ctx: Context) -> None:
-        Instance.objects.filter(pk=ctx.job.resource_uuid).update(
+        Instance.objects.filter(pk=ctx.resource_uuid).update(
             state=InstanceState.STOPPED, state_reason="", destroyed_at=None, settled_at=Now()
         )
 
@@ -54,8 +54,8 @@ class ReleaseBelongings(Step):
     is_cancellable = False
 
     def run(self, ctx: Context) -> None:
-        leave_host(ctx.job.resource_uuid)
-        release_belongings(ctx.job.resource_uuid)
+        leave_host(ctx.resource_uuid)
+        release_belongings(ctx.resource_uuid)
 
 
 class ExpungeInstance(Workflow):
@@ -65,4 +65,4 @@ class ExpungeInstance(Workflow):
     steps: ClassVar[list[type[Step]]] = [RemoveFromHost, DeleteVolumes, ReleaseBelongings]
 
     def succeeded(self, ctx: Context) -> None:
-        Instance.objects.filter(pk=ctx.job.resource_uuid).delete()
+        Instance.objects.filter(pk=ctx.resource_uuid).delete()

@@ -24,8 +24,8 @@ class HostReservation(Step):
     weight = 0.1
 
     def undo(self, ctx: Context) -> None:
-        bookings.give_back(ctx.job.resource_uuid)
-        Instance.objects.filter(pk=ctx.job.resource_uuid).update(host=None)
+        bookings.give_back(ctx.resource_uuid)
+        Instance.objects.filter(pk=ctx.resource_uuid).update(host=None)
 
 
 class Belongings(Step):
@@ -36,7 +36,7 @@ class Belongings(Step):
     weight = 0.1
 
     def undo(self, ctx: Context) -> None:
-        bookings.release_belongings(ctx.job.resource_uuid)
+        bookings.release_belongings(ctx.resource_uuid)
 
 
 class PrepareNetwork(DesiredStep):
@@ -51,7 +51,7 @@ class PrepareNetwork(DesiredStep):
         return [(str(agent), str(section), int(number)) for agent, section, number in ctx["wants"]]
 
     def undo(self, ctx: Context) -> None:
-        nics.unplace(list(Nic.objects.filter(instance_uuid=ctx.job.resource_uuid)))
+        nics.unplace(list(Nic.objects.filter(instance_uuid=ctx.resource_uuid)))
 
 
 class InstanceAgentStep(AgentStep):
@@ -69,7 +69,7 @@ class StartOnHost(InstanceAgentStep):
         return StartDomain(spec=domains.spec(ctx.resource))
 
     def undo_ask(self, ctx: Context) -> Message | None:
-        return RemoveDomain(uuid=str(ctx.job.resource_uuid))
+        return RemoveDomain(uuid=str(ctx.resource_uuid))
 
 
 class StopOnHost(InstanceAgentStep):
@@ -79,7 +79,7 @@ class StopOnHost(InstanceAgentStep):
 
     def ask(self, ctx: Context) -> Message | None:
         return StopDomain(
-            uuid=str(ctx.job.resource_uuid), is_forced=ctx.get("is_forced", False), grace_s=ctx.get("grace_s", 60)
+            uuid=str(ctx.resource_uuid), is_forced=ctx.get("is_forced", False), grace_s=ctx.get("grace_s", 60)
         )
 
 
@@ -90,7 +90,7 @@ class RebootOnHost(InstanceAgentStep):
 
     def ask(self, ctx: Context) -> Message | None:
         return RebootDomain(
-            uuid=str(ctx.job.resource_uuid), is_forced=ctx.get("is_forced", False), grace_s=ctx.get("grace_s", 60)
+            uuid=str(ctx.resource_uuid), is_forced=ctx.get("is_forced", False), grace_s=ctx.get("grace_s", 60)
         )
 
 
@@ -100,7 +100,7 @@ class RemoveFromHost(InstanceAgentStep):
     is_cancellable = False
 
     def ask(self, ctx: Context) -> Message | None:
-        return RemoveDomain(uuid=str(ctx.job.resource_uuid))
+        return RemoveDomain(uuid=str(ctx.resource_uuid))
 
     def answered(self, ctx: Context, body: Document) -> None:
-        bookings.leave_host(ctx.job.resource_uuid)
+        bookings.leave_host(ctx.resource_uuid)

@@ -109,7 +109,7 @@ class L2NetworkInput(InputSerializer):
     clusters = Reference(Cluster, many=True, required=False)
 
 
-class ClusterInput(InputSerializer):
+class NamedCluster(InputSerializer):
     cluster = Reference(Cluster)
 
 

@@ -11,7 +11,7 @@ from cloud.common.api.viewsets import ResourceViewSet
 from network.api.serializers import (
     AddressReportSerializer,
     CheckQuery,
-    ClusterInput,
+    NamedCluster,
     IpAddressSerializer,
     IpRangeInput,
     IpRangeSerializer,
@@ -36,8 +36,8 @@ class L2NetworkViewSet(ResourceViewSet):
     create = creates(l2.create, L2NetworkInput)
     partial_update = updates(l2.update)
     destroy = deletes(l2.delete)
-    attach = act(l2.attach, ClusterInput)
-    detach = act(l2.detach, ClusterInput)
+    attach = act(l2.attach, NamedCluster)
+    detach = act(l2.detach, NamedCluster)
     add_vni_range = act(l2.add_vni_range, VniRangeInput)
 
 

@@ -76,7 +76,7 @@ class PrimaryStorageInput(InputSerializer):
     clusters = Reference(Cluster, many=True, required=False)
 
 
-class ClusterInput(InputSerializer):
+class NamedCluster(InputSerializer):
     cluster = Reference(Cluster)
 
 

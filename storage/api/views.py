@@ -8,7 +8,7 @@ from cloud.common.api.viewsets import ResourceViewSet
 from storage.api.serializers import (
     BackupStorageInput,
     BackupStorageSerializer,
-    ClusterInput,
+    NamedCluster,
     DiskOfferingInput,
     DiskOfferingSerializer,
     ImageChange,
@@ -50,8 +50,8 @@ class PrimaryStorageViewSet(ResourceViewSet):
     destroy = deletes(primary_storages.delete, is_job=True)
     enable = act(primary_storages.enable)
     disable = act(primary_storages.disable)
-    attach = job_action(primary_storages.attach, ClusterInput)
-    detach = job_action(primary_storages.detach, ClusterInput)
+    attach = job_action(primary_storages.attach, NamedCluster)
+    detach = job_action(primary_storages.detach, NamedCluster)
 
 
 class BackupStorageViewSet(ResourceViewSet):

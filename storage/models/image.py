@@ -72,7 +72,7 @@ class Image(Resource, Stateful):
     of what the user named by `url`; `content_sha256` is of the file kept, which `format` describes.
     """
 
-    kind = "image"
+    kind_word = "image"
 
     backup_storage = models.ForeignKey(BackupStorage, on_delete=models.PROTECT, related_name="images")
     url = models.CharField(max_length=2048)

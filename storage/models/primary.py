@@ -31,14 +31,14 @@ class PrimaryStorage(Resource, Stateful, Available, Connected):
 
     kind_word = "primary_storage"
 
-    kind = models.CharField(max_length=16, choices=StorageKind, default=StorageKind.LOCAL)  # type: ignore[assignment,misc]
+    kind = models.CharField(max_length=16, choices=StorageKind, default=StorageKind.LOCAL)
     zone = models.ForeignKey("infra.Zone", on_delete=models.PROTECT, related_name="primary_storages")
     path = models.CharField(max_length=1024)
     clusters = models.ManyToManyField(
         "infra.Cluster", through="PrimaryStorageAttachment", related_name="primary_storages"
     )
 
-    objects = PrimaryStorageQuerySet.as_manager()
+    objects = PrimaryStorageQuerySet.as_manager()  # type: ignore[misc]
 
     class Meta(Resource.Meta):
         indexes = [models.Index(fields=["created_at", "uuid"], name="primary_storage_created")]

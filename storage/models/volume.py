@@ -12,7 +12,7 @@ from cloud.common.models import Available, Resource, Stateful
 class DiskOffering(Resource, Available):
     """A size of volume to choose from, with what it may do a second (null: no limit)."""
 
-    kind = "disk_offering"
+    kind_word = "disk_offering"
 
     size_bytes = models.BigIntegerField()
     read_iops = models.PositiveIntegerField(null=True, blank=True)

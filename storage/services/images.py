@@ -1,7 +1,9 @@
 """Images: added by URL, kept on an image server, deleted into the recycle bin, expunged."""
 
+import logging
 import re
 import uuid
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,9 +12,10 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from cloud.accounts.services.bootstrap import admin_project
-from cloud.common.actor import Actor
-from cloud.common.errors import Conflict, Invalid, Missing, Text
+from cloud.common.actor import Actor, platform
+from cloud.common.errors import Conflict, Invalid, Missing, Problem, Text
 from cloud.common.models import Availability, Connection
+from cloud.config.services import value
 from cloud.events.services import audit
 from cloud.jobs import services as jobs
 from cloud.jobs.models import Job
@@ -20,7 +23,10 @@ from storage.models import BackupStorage, CacheState, Image, ImageState, Media, 
 from storage.workflows.add_image import AddImage
 from storage.workflows.expunge_image import ExpungeImage
 
+log = logging.getLogger(__name__)
+
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}")
+EXPUNGED_AT_ONCE = 50
 CHANGEABLE = ("name", "description", "platform", "has_guest_agent")
 
 
@@ -104,6 +110,17 @@ def expunge(image: Image, *, actor: Actor) -> Job:
             advice=_("Wait until their jobs have ended."),
         )
     return jobs.open(ExpungeImage, resource=image, actor=actor)
+
+
+def empty_bin() -> None:
+    """Expunge the images whose time in the recycle bin is over; those in use are tried again the next time."""
+    until = Now() - timedelta(seconds=value("image.expunge_period"))
+    over = Image.objects.filter(state=ImageState.DELETED, activity="", deleted_at__lt=until)
+    for image in over.order_by("deleted_at")[:EXPUNGED_AT_ONCE]:
+        try:
+            expunge(image, actor=platform("recycle bin"))
+        except Problem as problem:
+            log.info("image %s stays in the recycle bin: %s", image.pk, problem)
 
 
 def _move(image: Image, new: ImageState, *old: ImageState, **changes: Any) -> None:

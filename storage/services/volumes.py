@@ -19,6 +19,7 @@ from storage.services.placement import VolumeNeed
 SERIAL_LENGTH = 20  # of a virtio block device
 
 
+@transaction.atomic
 def create(
     *,
     uuid: UUID,
@@ -33,7 +34,7 @@ def create(
 ) -> Volume:
     """Write a volume down and promise its bytes, and its image's, on a storage of the host; the roomiest that fits.
 
-    In the caller's transaction: no file is made here, `workflows.steps` do that. Raises Invalid when the volume is
+    No file is made here, `workflows.steps` do that; call it in the transaction that opens their job. Raises Invalid when the volume is
     smaller than its image, Conflict when the image cannot be used, Exhausted when no storage of the host has room.
     """
     size = placement.size_bytes(need)

@@ -37,7 +37,7 @@ BREACHES = {
     "direction": ("storage/models/breach.py", "import compute.models\n"),
     "agents-know-no-django": ("compute/drivers/breach.py", "import django.db\n"),
     "native-libraries": ("network/services/breach.py", "import pyroute2\n"),
-    "rooms-compute": ("compute/models/breach.py", "import compute.services.instances\n"),
+    "rooms": ("compute/models/breach.py", "import compute.services.instances\n"),
 }
 
 

@@ -25,7 +25,9 @@ def zone(**fields: Any) -> Zone:
 
 def cluster(**fields: Any) -> Cluster:
     place = fields.pop("zone", None) or zone()
-    return Cluster.objects.create(**{"name": f"cluster-{next(_numbers)}", "project": place.project, "zone": place, **fields})
+    return Cluster.objects.create(
+        **{"name": f"cluster-{next(_numbers)}", "project": place.project, "zone": place, **fields}
+    )
 
 
 def cards(vtep: str | None = None, *, mtu: int = 1500, provider: bool = True) -> list[dict[str, Any]]:
@@ -83,7 +85,9 @@ def l3(l2: L2Network | None = None, *, cidr: str = "192.168.50.0/24", **fields: 
 
 
 def ip_range(project: Any = None, **fields: Any) -> IpRange:
-    return _owned(ranges.add(actor=ACTOR, l3=fields.pop("l3", None) or l3(cidr=""), cidr="192.168.60.0/24", **fields), project)
+    return _owned(
+        ranges.add(actor=ACTOR, l3=fields.pop("l3", None) or l3(cidr=""), cidr="192.168.60.0/24", **fields), project
+    )
 
 
 def nic(on: L3Network | None = None, project: Any = None, **fields: Any) -> Nic:

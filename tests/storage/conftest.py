@@ -8,7 +8,9 @@ from cloud.common import pki
 from cloud.infra import streams
 from cloud.infra.services import desired
 from cloud.jobs import engine
+from storage.drivers.fake import WORLDS
 from tests.cloud.jobs.conftest import line  # noqa: F401
+from tests.storage.simulated import Machines
 
 
 @pytest.fixture
@@ -41,3 +43,18 @@ def places(_pki: Any, settings: Any) -> dict[str, Any]:
     streams._signing_key.cache_clear()
     mica: dict[str, Any] = settings.MICA
     return mica
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, line: Any, places: Any) -> Any:  # noqa: F811
+    """Agents that really obey, on storages in memory; the engine's commands go to them."""
+    found = Machines(monkeypatch, tmp_path)
+    deliver = line.deliver
+
+    def to_its_machine(agent: str, command: Any) -> None:
+        line.reply = lambda asked: found.obey(asked, agent)
+        deliver(agent, command)
+
+    monkeypatch.setattr(line, "deliver", to_its_machine)
+    yield found
+    WORLDS.clear()

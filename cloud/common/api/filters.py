@@ -3,6 +3,8 @@
 import uuid
 from typing import Any
 
+from django import forms
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
@@ -16,6 +18,25 @@ from cloud.common.errors import Invalid
 _LONGEST = 255
 
 
+class _TrueOrFalse(forms.Field):
+    def to_python(self, value: Any) -> bool | None:
+        if value in (None, ""):
+            return None
+        word = str(value).lower()
+        if word not in ("true", "false"):
+            raise ValidationError(_("Give true or false."))
+        return word == "true"
+
+
+class TrueOrFalseFilter(django_filters.BooleanFilter):
+    """Refuses what is neither `true` nor `false`; the framework's own boolean would take that for no filter at all."""
+
+    field_class = _TrueOrFalse
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"widget": forms.TextInput, **options})
+
+
 class ResourceFilterSet(django_filters.FilterSet):
     """Base of filter sets. A reference is filtered by uuid alone, so it tells nothing of rows the caller cannot see."""
 
@@ -23,6 +44,8 @@ class ResourceFilterSet(django_filters.FilterSet):
     def filter_for_lookup(cls, field: Any, lookup_type: str) -> Any:
         if isinstance(field, (models.ForeignKey, models.UUIDField)) and lookup_type == "exact":
             return django_filters.UUIDFilter, {}
+        if isinstance(field, models.BooleanField) and lookup_type == "exact":
+            return TrueOrFalseFilter, {}
         return super().filter_for_lookup(field, lookup_type)
 
 

@@ -8,7 +8,7 @@ from drf_spectacular.utils import OpenApiParameter
 
 from cloud.common.api import problems
 from cloud.common.api.idempotency import HEADER
-from cloud.common.api.serializers import ProblemSerializer
+from cloud.common.api.serializers import ProblemSerializer, RefusesUnknown
 from cloud.common.api.views import ApiMixin
 
 _ALWAYS = {"400": "Not valid.", "401": "Not signed in.", "403": "Not permitted."}
@@ -22,7 +22,7 @@ _ON_A_KEY = {"422": "The Idempotency-Key was used for another request."}
 _OTHERWISE = {"default": "Any other problem."}
 _IDEMPOTENCY_KEY = OpenApiParameter(
     HEADER,
-    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[A-Za-z0-9_-]+$"},
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     OpenApiParameter.HEADER,
     description="A fresh uuid: the same request sent again with the same key within 24 hours is carried out once.",
 )
@@ -76,6 +76,8 @@ class Schema(AutoSchema):
         schema = super()._map_serializer(serializer, direction, bypass_extensions)  # type: ignore[no-untyped-call]
         if isinstance(schema, dict) and "description" in schema and not _own_doc(serializer):
             schema = {name: value for name, value in schema.items() if name != "description"}
+        if isinstance(schema, dict) and isinstance(serializer, RefusesUnknown) and direction == "request":
+            schema = {**schema, "additionalProperties": False}
         return schema
 
     def _problems(self) -> dict[str, str]:

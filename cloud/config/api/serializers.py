@@ -2,7 +2,7 @@
 
 from typing import Any, get_args
 
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from cloud.common.api.serializers import InputSerializer
@@ -44,6 +44,16 @@ class SettingSerializer(serializers.Serializer[Any]):
     choices = serializers.ListField(child=serializers.CharField(), read_only=True)
     scopes = serializers.ListField(child=serializers.CharField(), read_only=True)
     overrides = OverrideSerializer(many=True, read_only=True)
+
+
+@extend_schema_serializer(many=False)
+class SettingListSerializer(serializers.Serializer[Any]):
+    """All settings on one page, in the envelope that every list has."""
+
+    results = SettingSerializer(many=True, read_only=True)
+    next = serializers.CharField(read_only=True, allow_null=True)
+    count = serializers.IntegerField(read_only=True)
+    count_is_estimate = serializers.BooleanField(read_only=True)
 
 
 class SettingChange(InputSerializer):

@@ -27,7 +27,7 @@ class SettingViewSet(ApiMixin, ViewSet):
     @extend_schema(
         summary="All settings",
         parameters=[OpenApiParameter("q", str, description="A part of the name.")],
-        responses=serializers.SettingSerializer(many=True),
+        responses=serializers.SettingListSerializer,
     )
     def list(self, request: Any) -> Response:
         self.actor.require("setting.view")

@@ -22,7 +22,7 @@ PROGRESS = {
 
 
 class JobStepSerializer(serializers.ModelSerializer[JobStep]):
-    label = serializers.SerializerMethodField()
+    label = serializers.SerializerMethodField()  # type: ignore[assignment]
     error = serializers.SerializerMethodField()
 
     class Meta:
@@ -44,7 +44,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
     url = UrlField()
     verb = serializers.SerializerMethodField()
     step = serializers.SerializerMethodField(help_text="The step at work, in words.")
-    parent = serializers.SerializerMethodField()
+    parent = serializers.SerializerMethodField()  # type: ignore[assignment]
     error = serializers.SerializerMethodField()
     is_cancellable = serializers.SerializerMethodField()
 

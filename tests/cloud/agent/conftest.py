@@ -76,9 +76,11 @@ def journal(machine: Machine) -> Iterator[Journal]:
 
 @pytest.fixture
 def make_command() -> Callable[..., Command]:
+    own_job = f"job-{uuid.uuid4()}"
+
     def make(task: str = "test.act", **changes: Any) -> Command:
         values: dict[str, Any] = {
-            "job": "job-1",
+            "job": own_job,
             "sequence": 1,
             "resource": "r-1",
             "step": "0",

@@ -179,6 +179,7 @@ def test_desired_state_is_held_and_observed(process, control, agent_uuid):
 
 
 def test_killed_in_mid_command_it_works_on_the_same_key_again(process, control, make_command):
+    control.wait_for("infra.agent_hello")
     command = make_command("test.mark", body={"name": "a", "seconds": 2})
     control.send("command", command)
     wait_until(lambda: marks(process, "a") == ["began"], 10)

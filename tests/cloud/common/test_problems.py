@@ -102,6 +102,12 @@ class TestDoors(Problems):
         problem = self.assert_problem(admin.get("/api/v1/projects/", {"account": "x"}), 400, "invalid")
         assert "account" in problem["errors"]
 
+    def test_a_filter_that_is_neither_true_nor_false(self, admin: Client) -> None:
+        assert admin.get("/api/v1/users/", {"is_active": "true"}).json()["count"] == 1
+        assert admin.get("/api/v1/users/", {"is_active": "false"}).json()["count"] == 0
+        for odd in ("1", "yes", "-363"):
+            self.assert_problem(admin.get("/api/v1/users/", {"is_active": odd}), 400, "invalid")
+
     def test_request_id(self, admin: Client) -> None:
         given = admin.get("/api/v1/me/", headers={"X-Request-Id": "mine-1"})
         assert given.headers["X-Request-Id"] == "mine-1"

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from cloud.agent.config import AgentConfig
 from cloud.agent.intake import Intake
@@ -22,6 +24,14 @@ PASSWORD = "agent-password"
 HASH = hashlib.sha256(PASSWORD.encode()).hexdigest()
 
 
+def sign_in(port: int, agent: str, password: str = PASSWORD) -> Any:
+    """A connection as this agent, which takes the first refusal as the answer."""
+    user = redis_acl.user_name(agent)
+    return redis.Redis(
+        port=port, username=user, password=password, decode_responses=True, retry=Retry(NoBackoff(), 0)
+    )
+
+
 @pytest.fixture
 def agent(store: Any) -> str:
     made = str(uuid.uuid4())
@@ -32,9 +42,7 @@ def agent(store: Any) -> str:
 @pytest.fixture
 def hostile(agent: str, redis_port: int) -> Iterator[Any]:
     """An agent's own connection, in the hands of somebody else."""
-    client = redis.Redis(
-        port=redis_port, username=redis_acl.user_name(agent), password=PASSWORD, decode_responses=True
-    )
+    client = sign_in(redis_port, agent)
     yield client
     client.close()
 
@@ -99,20 +107,18 @@ def test_nothing_else(hostile: Any, command: tuple[str, ...]) -> None:
 
 def test_another_password_or_none(store: Any, agent: str, redis_port: int) -> None:
     for password in ("wrong", ""):
-        client = redis.Redis(port=redis_port, username=redis_acl.user_name(agent), password=password)
         with pytest.raises(redis.exceptions.RedisError):
-            client.ping()
+            sign_in(redis_port, agent, password).ping()
 
 
 def test_two_passwords_while_one_is_replaced(store: Any, agent: str, hostile: Any, redis_port: int) -> None:
     other = hashlib.sha256(b"other").hexdigest()
     redis_acl.grant(store, agent, other, HASH)
-    again = {"port": redis_port, "username": redis_acl.user_name(agent)}
-    assert redis.Redis(password=PASSWORD, **again).ping()
-    assert redis.Redis(password="other", **again).ping()
+    assert sign_in(redis_port, agent).ping()
+    assert sign_in(redis_port, agent, "other").ping()
     redis_acl.grant(store, agent, other)
     with pytest.raises(redis.exceptions.AuthenticationError):
-        redis.Redis(password=PASSWORD, **again).ping()
+        sign_in(redis_port, agent).ping()
 
 
 def test_revoked_is_cut_and_leaves_nothing(store: Any, agent: str, hostile: Any) -> None:

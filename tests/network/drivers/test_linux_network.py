@@ -198,7 +198,9 @@ def test_interfaces_that_cannot_be_given(world: World) -> None:
 
 def test_vlan_where_the_kernel_can_and_a_clear_word_where_it_cannot(world: World) -> None:
     spec = NetworksDesired([BridgeSpec(L2, 1500, "vlan", interface="eth2", vlan_id=10)])
-    probe = subprocess.run(["ip", "-n", world.switch, "link", "add", "link", "provider", "name", "v", "type", "vlan", "id", "9"])
+    probe = subprocess.run(
+        ["ip", "-n", world.switch, "link", "add", "link", "provider", "name", "v", "type", "vlan", "id", "9"]
+    )
     if probe.returncode == 0:
         assert world.a.networks(spec)
         assert world.a.networks(spec) == []
@@ -232,7 +234,9 @@ def test_connection_into_the_network(joined: World) -> None:
     one = joined.guest(joined.a, L2)
     joined.a.dhcp(DhcpDesired([server(known(one, "192.168.50.10"))]))
     one.run("ip", "addr", "add", "192.168.50.10/24", "dev", "eth0")
-    serve = "import socket; s = socket.create_server(('', 22)); print('ready', flush=True); s.accept()[0].send(b'hello')"
+    serve = (
+        "import socket; s = socket.create_server(('', 22)); print('ready', flush=True); s.accept()[0].send(b'hello')"
+    )
     command = ["ip", "netns", "exec", one.name, sys.executable, "-c", serve]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listener:
         assert listener.stdout is not None

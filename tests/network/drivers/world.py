@@ -168,7 +168,8 @@ class Guest:
         return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
 
     def pings(self, address: str) -> bool:
-        return self.run("ping", "-c", "1", "-W", "3", address).returncode == 0
+        # Until one comes back: a neighbour that was just looked for in vain is not asked again for a second or two.
+        return self.run("ping", "-c", "1", "-w", "4", address).returncode == 0
 
 
 class World:

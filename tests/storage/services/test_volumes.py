@@ -113,7 +113,7 @@ def test_an_image_that_cannot_be_used(host: Any, fields: dict[str, Any]) -> None
 def test_an_image_larger_than_the_storage(host: Any) -> None:
     capacity = storage_on(host, total_bytes=5 * GIB)
     need = VolumeNeed(image=ImageFactory(size_bytes=50 * GIB))
-    assert "50.0" in str(placement.reason_against(host, [need]))
+    assert "51.0" in str(placement.reason_against(host, [need]))
     with pytest.raises(Exhausted) as exhausted:
         make(host, need)
     assert exhausted.value.code == "storage_exhausted"
