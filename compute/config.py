@@ -25,7 +25,7 @@ declare(
     60,
     minimum=1,
     maximum=3600,
-    label=_("Patience when stopping"),
+    label=_("Time to shut down"),
     help=_("How long a guest may take to shut down before it is switched off."),
 )
 declare(
@@ -34,6 +34,6 @@ declare(
     60,
     minimum=5,
     maximum=1800,
-    label=_("Life of a console ticket"),
+    label=_("Lifetime of a console ticket"),
     help=_("A ticket opens one console, once, within this time."),
 )

@@ -199,8 +199,9 @@ class DomainInventory(Message):
 class DomainEvent(Message):
     """Body of the observation EVENT_TOPIC: a domain's state changed.
 
-    `reason` is a word of the hypervisor's in lower snake case: `booted`, `shutdown`, `destroyed`, `crashed`, `failed`,
-    `undefined`, …
+    `reason` is a word of the hypervisor's in lower snake case: `booted`, `resumed`, `shutdown` (the guest switched
+    itself off), `destroyed` (somebody pulled the plug), `crashed` (the guest panicked), `failed` (its process died),
+    `io_error` (paused, a disk is full or gone), `undefined`, …
     """
 
     uuid: str

@@ -21,7 +21,8 @@ Command = Callable[[argparse.Namespace], int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; what a person can mend is told without a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
-    options, options.rest = parse(words)
+    options, rest = parse(words)
+    options.rest = rest
     command: Command = options.command
     for sign in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, _interrupt)  # end as with Ctrl-C, so that what was changed for a while is put back
@@ -88,6 +89,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def up(_: argparse.Namespace) -> int:
     cloud = _cloud()
+    cloud.check_room()
     setup.tools(cloud.instance, cloud.steps)
     cloud.up()
     link = cloud.run_manage("signin_link", "admin").strip()

@@ -39,13 +39,17 @@ class Cloud:
         with self._lock():
             self._stores()
 
+    def check_room(self) -> None:
+        """Memory, namespaces and the web port are to be had, unless the cloud has them already. Raises Refusal."""
+        if self.supervisor.missing(["web"]):
+            preflight.check_memory()
+            preflight.check_namespaces()
+            preflight.check_port(self.instance.port)
+
     def up(self) -> None:
         """Bring up what is not up: stores, control, lab machines, their enrolment. Raises Refusal."""
         with self._lock():
-            if "web" in self.supervisor.missing(["web"]):
-                preflight.check_memory()
-                preflight.check_namespaces()
-                preflight.check_port(self.instance.port)
+            self.check_room()
             setup.lab_files(self.instance, self.steps)
             self._stores()
             with self.steps.step("Metric store"):
@@ -173,18 +177,29 @@ class Cloud:
 
     def _control(self) -> None:
         """Migrations, web, workers, beat; left alone while they run the code of the checkout."""
-        stamp = self.instance.run / "code.stamp"
-        current = stamps.digest(*(self.instance.checkout / folder for folder in CODE))
-        is_same = stamps.is_current(stamp, current)
-        if not is_same:
+        code = [self.instance.checkout / folder for folder in CODE]
+        running = self.instance.run / "code.stamp"
+        current = stamps.digest(*code)
+        if not stamps.is_current(running, current):
             self.supervisor.stop(programs.CONTROL)
-            with self.steps.step("Database migrations"):
-                self.run_manage("migrate", "--noinput", "--verbosity=0")
+        with self.steps.step("Database migrations") as note:
+            note.say(self._migrate(code))
         with self.steps.step("Web, workers, beat"):
             self.supervisor.start(programs.CONTROL)
             self._wait_for("web")
-        if not is_same:
-            stamps.write(stamp, current)
+        stamps.write(running, current)
+
+    def _migrate(self, code: list[Path]) -> str:
+        """Bring the database to the code's state. Remembered with the data, for asking costs seconds."""
+        stamp = self.instance.data / "migrations.stamp"
+        folders = [folder for place in code for folder in place.rglob("migrations")]
+        # The requirements count too: some of them bring tables.
+        current = stamps.digest(*folders, self.instance.checkout / "requirements.txt")
+        if stamps.is_current(stamp, current):
+            return "up to date"
+        self.run_manage("migrate", "--noinput", "--verbosity=0")
+        stamps.write(stamp, current)
+        return "applied"
 
     def _wait_for(self, process: str) -> None:
         if process == "postgres":

@@ -27,7 +27,6 @@ KEYWORDS = (
     "npgettext_lazy:1c,2,3",
 )
 FOLDERS = ("cloud", "compute", "storage", "network", "backup", "monitoring", "billing")
-TEMPLATES = "templates"
 
 
 def main() -> int:
@@ -62,13 +61,14 @@ def main() -> int:
 
 
 def _templates(checkout: Path, scratch: Path) -> Iterator[Path]:
-    """Django templates as Python that xgettext can read."""
+    """Django templates, the project's own and each app's, as Python that xgettext can read."""
     from django.conf import settings
     from django.utils.translation.template import templatize
 
     if not settings.configured:
         settings.configure()
-    for number, file in enumerate(sorted((checkout / TEMPLATES).rglob("*.html"))):
+    places = [checkout / "templates", *(checkout / folder for folder in FOLDERS)]
+    for number, file in enumerate(sorted(file for place in places for file in place.rglob("*.html"))):
         copy = scratch / f"{number}-{file.name}.py"
         copy.write_text(templatize(file.read_text(), origin=str(file)))
         yield copy

@@ -48,12 +48,16 @@ class BundleError(Exception):
 
 def build(out: Path) -> str:
     """Write the executable zipapp `out`, whole or not at all, and return its version. Raises BundleError."""
+    if absent := [name for name in HANDLERS if _own_path(name) is None]:
+        raise BundleError(f"there is no module {', '.join(absent)}, which cloud.agent.main lists")
     content = own_files() | dependency_files()
     content["__main__.py"] = MAIN.encode()
     digest = hashlib.sha256()
     for name, data in sorted(content.items()):
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
-    content["mica_agent_build.py"] = f'"""Written by cloud.agent.bundle."""\n\nBUILD = "{digest.hexdigest()[:12]}"\n'.encode()
+    content["mica_agent_build.py"] = (
+        f'"""Written by cloud.agent.bundle."""\n\nBUILD = "{digest.hexdigest()[:12]}"\n'.encode()
+    )
     partial = out.with_name(out.name + ".partial")
     with partial.open("wb") as file:
         file.write(b"#!/usr/bin/python3 -I\n")

@@ -128,7 +128,7 @@ class Convergence:
                     news = self._held(section.name, number)
                     # What failed for want of this section (a bridge, a directory) may work now.
                     for other in self._sections.values():
-                        other.is_due = other.is_due or other.failure is not None and other is not section
+                        other.is_due = other.is_due or (other.failure is not None and other is not section)
                     self._changed.notify_all()
                 section.held, section.failure, section.retries = number, None, 0
             else:

@@ -1,12 +1,12 @@
 """The sign of life: every three seconds, with what is in work and which state is held."""
 
 import logging
-import random
 import threading
 from collections.abc import Callable
 
 import redis
 
+from cloud.agent import jitter
 from cloud.agent.link import RedisLink
 from cloud.common.wire import Document
 
@@ -42,5 +42,4 @@ class Heartbeat:
                 if is_heard:
                     log.warning("no sign of life can be given: %s", error)
                 is_heard = False
-            # A little jitter, so that a thousand agents spread out.
-            self._stopping.wait(EVERY_S * random.uniform(0.9, 1.0))
+            self._stopping.wait(jitter.between(0.9 * EVERY_S, EVERY_S))

@@ -5,7 +5,6 @@ acknowledged as they are taken: the journal and control's re-sending make good w
 """
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from celery.worker.consumer import Consumer, Tasks
 from celery.worker.request import Request
 from kombu import Queue
 
+from cloud.agent import jitter
 from cloud.agent.config import AgentConfig
 from cloud.agent.link import tls_options
 from cloud.agent.registry import QUERIES, Machine
@@ -41,7 +41,7 @@ class _Patient(Consumer):  # type: ignore[misc]
         def failed(error: Exception, pause: float) -> None:
             log.warning("control's Redis cannot be reached: %s; again in %.1f s", error, pause)
 
-        start = random.uniform(0.2, 1.0)
+        start = jitter.between(0.2, 1.0)
         return connection.ensure_connection(
             failed,
             interval_start=start,
@@ -123,7 +123,7 @@ class Intake:
             worker.start()
             if not self._is_stopping.is_set():
                 log.error("the worker gave up; another begins")
-                self._is_stopping.wait(random.uniform(0.5, LONGEST_PAUSE_S))
+                self._is_stopping.wait(jitter.between(0.5, LONGEST_PAUSE_S))
 
     def stop(self) -> None:
         """End `run` within about a second. Safe in a signal handler."""

@@ -5,12 +5,12 @@ heartbeat).
 """
 
 import logging
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
+from cloud.agent import jitter
 from cloud.common.wire import Document
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,7 @@ class Outbox:
                 if pause == 0.0:
                     log.warning("control cannot be told: %s", error)
                 pause = min(LONGEST_PAUSE_S, max(0.2, pause * 2))
-                # Full jitter: a thousand agents must not come back in step.
-                time.sleep(random.uniform(0.1, pause))
+                time.sleep(jitter.between(0.1, pause))
                 continue
             pause = 0.0
             with self._changed:

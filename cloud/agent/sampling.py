@@ -6,7 +6,7 @@ oldest samples, never the agent.
 
 import http.client
 import logging
-import random
+import math
 import threading
 import time
 from collections import deque
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from urllib.parse import urlsplit
 
+from cloud.agent import jitter
 from cloud.agent.config import AgentConfig
 from cloud.agent.registry import SAMPLERS, Machine, Sample
 from cloud.common import tls
@@ -55,7 +56,7 @@ class Sampling:
 
     def _work(self) -> None:
         # Agents start at the same moment after an outage: spread them over the interval, then keep the beat.
-        due = time.monotonic() + random.uniform(0.0, 1.0)
+        due = time.monotonic() + jitter.between(0.0, 1.0)
         while not self._stopping.wait(max(0.0, due - time.monotonic())):
             due = max(due + EVERY_S, time.monotonic())
             try:
@@ -143,10 +144,12 @@ def lines(samples: Iterable[Sample], at: float) -> bytes:
     stamp = int(at * 1e9)
     made = []
     for sample in samples:
-        if not sample.fields:
+        # What is no number would have the store refuse the whole batch.
+        numbers = {name: value for name, value in sample.fields.items() if math.isfinite(value)}
+        if not numbers:
             continue
         tags = "".join(f",{_escape(name)}={_escape(value)}" for name, value in sorted(sample.tags.items()) if value)
-        fields = ",".join(f"{_escape(name)}={value!r}" for name, value in sorted(sample.fields.items()))
+        fields = ",".join(f"{_escape(name)}={value!r}" for name, value in sorted(numbers.items()))
         made.append(f"{_escape(sample.measurement)}{tags} {fields} {stamp}\n")
     return "".join(made).encode()
 
@@ -164,6 +167,7 @@ def last_sample(samples: Iterable[Sample], at: float) -> Document:
 
 
 def _escape(text: str) -> str:
+    text = text.replace("\n", " ")
     for character in ("\\", ",", "=", " "):
         text = text.replace(character, "\\" + character)
-    return text.replace("\n", " ")
+    return text

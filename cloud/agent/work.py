@@ -16,17 +16,19 @@ from cloud.common.wire import Answer, Command, Document, Failure
 log = logging.getLogger(__name__)
 
 QUICK_THREADS = 8
-BULK_THREADS = 3
+BULK_THREADS = 4
 
 Now = Callable[[], float]
 Post = Callable[[Answer], None]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Entry:
     command: Command
     call: Call
     is_bulk: bool
+    has_begun: bool = False
+    is_dropped: bool = False
     is_interrupted: bool = False
 
 
@@ -55,6 +57,7 @@ class Workshop:
     def take(self, command: Command, *, is_bulk: bool = False) -> None:
         """Take a command, or post at once why not; a key that is in work already is left alone. Never blocks long."""
         handler = COMMANDS.get(command.task)
+        answers: list[Answer] = []
         with self._lock:
             if command.key in self._entries or self._is_stopping:
                 return
@@ -67,14 +70,16 @@ class Workshop:
                 call = Call(command.key, command.job, command.resource, self._machine, command.step)
                 entry = _Entry(command, call, is_bulk or (handler is not None and handler.is_bulk))
                 if command.direction == "undo":
-                    self._cancel_run(command)
+                    answers += self._cancel_run(command)
                 self._entries[command.key] = entry
                 lane = self._lanes.setdefault(command.resource, deque())
                 lane.append(entry)
                 if len(lane) == 1:
                     self._submit(entry)
         if answer is not None:
-            self._post(answer)
+            answers.append(answer)
+        for each in answers:
+            self._post(each)
 
     def stop(self, within_s: float) -> None:
         """Take no more; let quick work end, break bulk work off (control sends it again): `within_s` at most."""
@@ -88,11 +93,21 @@ class Workshop:
         self._quick.shutdown(wait=False, cancel_futures=True)
         self._bulk.shutdown(wait=False, cancel_futures=True)
 
-    def _cancel_run(self, undo: Command) -> None:
-        for entry in self._entries.values():
+    def _cancel_run(self, undo: Command) -> list[Answer]:
+        """Cancel the run of a step whose undo has come. One that has not begun makes way at once, with an answer."""
+        answers = []
+        for entry in list(self._entries.values()):
             command = entry.command
-            if (command.job, command.step, command.direction) == (undo.job, undo.step, "run"):
-                entry.call.cancelled.set()
+            if (command.job, command.step, command.direction) != (undo.job, undo.step, "run"):
+                continue
+            entry.call.cancelled.set()
+            if not entry.has_begun:
+                entry.is_dropped = True
+                self._remove(entry)
+                aborted = Aborted()
+                answers.append(self._failed(command, aborted.nature, aborted.code, aborted.detail))
+                self._journal.finish(answers[-1])
+        return answers
 
     def _submit(self, entry: _Entry) -> None:
         (self._bulk if entry.is_bulk else self._quick).submit(self._work, entry)
@@ -100,6 +115,10 @@ class Workshop:
     def _work(self, entry: _Entry) -> None:
         command = entry.command
         answer: Answer | None = None
+        with self._lock:
+            if entry.is_dropped:
+                return
+            entry.has_begun = True
         try:
             answer = self._answer(entry)
             if answer is not None:
@@ -112,21 +131,25 @@ class Workshop:
             self._leave(entry)
 
     def _leave(self, entry: _Entry) -> None:
-        key, resource = entry.command.key, entry.command.resource
-        self._forget(key)
+        self._forget(entry.command.key)
         with self._lock:
-            del self._entries[key]
-            lane = self._lanes[resource]
-            lane.popleft()
-            if not lane:
-                del self._lanes[resource]
-            elif not self._is_stopping:
-                self._submit(lane[0])
-            else:
-                for waiting in lane:
-                    self._entries.pop(waiting.command.key, None)
-                del self._lanes[resource]
+            self._remove(entry)
             self._lock.notify_all()
+
+    def _remove(self, entry: _Entry) -> None:
+        """Take an entry off its lane; what is first then begins, or is forgotten when the agent stops."""
+        del self._entries[entry.command.key]
+        lane = self._lanes[entry.command.resource]
+        was_first = lane[0] is entry
+        lane.remove(entry)
+        if self._is_stopping and was_first:
+            for waiting in lane:
+                del self._entries[waiting.command.key]
+            lane.clear()
+        if not lane:
+            del self._lanes[entry.command.resource]
+        elif was_first:
+            self._submit(lane[0])
 
     def _answer(self, entry: _Entry) -> Answer | None:
         """Do it. None when the agent's own end broke it off: then there is no answer, and control asks again."""

@@ -66,7 +66,7 @@ class QuotaExceeded(Conflict):
 class Exhausted(Conflict):
     """No free address, VNI, capacity."""
 
-    code, title = "exhausted", _("Nothing is left to give")
+    code, title = "exhausted", _("Nothing free is left")
 
 
 class NoHostFits(Conflict):

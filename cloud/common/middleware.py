@@ -31,12 +31,21 @@ class RequestIdMiddleware:
             log.info(
                 "request",
                 method=request.method,
-                path=request.path,
+                path=_without_secret(request),
                 status=response.status_code,
                 duration_ms=round((time.monotonic() - started) * 1000),
             )
         response.headers[HEADER] = request_id
         return response
+
+
+def _without_secret(request: HttpRequest) -> str:
+    """The path for the log: a part that the route calls `secret` or `ticket` is not written down."""
+    path = request.path
+    for name, value in (request.resolver_match.kwargs if request.resolver_match else {}).items():
+        if name in ("secret", "ticket"):
+            path = path.replace(str(value), f"<{name}>")
+    return path
 
 
 class ContentSecurityPolicyMiddleware:

@@ -17,6 +17,7 @@ import base64
 import fcntl
 import ipaddress
 import os
+import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ CA_DAYS = 3650
 SERVER_DAYS = 825
 AGENT_DAYS = 1825
 RENEW_BEFORE = timedelta(days=30)
+CLOCKS_APART = timedelta(hours=1)
 PRIVATE, PUBLIC = 0o600, 0o644
 
 
@@ -123,8 +125,7 @@ def request(key_path: Path, agent: str) -> str:
         _write(key_path, _private_pem(key), PRIVATE)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise PkiError(f"{key_path} holds no elliptic-curve key")
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, agent)])
-    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    made = x509.CertificateSigningRequestBuilder().subject_name(_name(agent)).sign(key, hashes.SHA256())
     return made.public_bytes(serialization.Encoding.PEM).decode()
 
 
@@ -142,19 +143,11 @@ def _sign(
     usages = [ExtendedKeyUsageOID.SERVER_AUTH] + [ExtendedKeyUsageOID.CLIENT_AUTH] * is_client
     names: list[x509.GeneralName] = [x509.DNSName(n) for n in dns]
     names += [x509.IPAddress(ipaddress.ip_address(a)) for a in addresses]
-    start = _now()
     builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(authority.subject)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start - timedelta(hours=1))
-        .not_valid_after(start + timedelta(days=days))
+        _builder(name, authority.subject, public_key, days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(is_ca=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
             critical=False,
@@ -169,24 +162,36 @@ def _sign(
 
 def _make_authority(directory: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    serial = x509.random_serial_number()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Mica CA {serial & 0xFFFFFF:06x}")])
-    start = _now()
+    # A name of its own, so that nobody takes the certificate of an earlier CA for one of this.
+    name = f"Mica CA {secrets.token_hex(4)}"
     certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(serial)
-        .not_valid_before(start - timedelta(hours=1))
-        .not_valid_after(start + timedelta(days=CA_DAYS))
+        _builder(name, _name(name), key.public_key(), CA_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(is_ca=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     _write(directory / "ca.key", _private_pem(key), PRIVATE)
     _write(directory / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), PUBLIC)
+
+
+def _builder(
+    subject: str, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_name(subject))
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCKS_APART)
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def _authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -207,9 +212,9 @@ def _still_good(
         return False
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
     authority, _ = _authority(directory)
-    if certificate.issuer != authority.subject or certificate.not_valid_after_utc < _now() + RENEW_BEFORE:
+    if certificate.issuer != authority.subject or certificate.not_valid_after_utc < datetime.now(UTC) + RENEW_BEFORE:
         return False
-    if certificate.subject != x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]):
+    if certificate.subject != _name(name):
         return False
     usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     if is_client != (ExtendedKeyUsageOID.CLIENT_AUTH in usage):
@@ -272,10 +277,6 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

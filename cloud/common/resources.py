@@ -1,5 +1,6 @@
 """What a resource is called: the kind word shared by permissions, jobs, audit and scopes."""
 
+import re
 from functools import cache
 from typing import Any
 
@@ -8,10 +9,20 @@ from django.db import models
 
 from cloud.common.models import Resource
 
+_WORD_BEGINS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
 
 def kind_of(resource: Any) -> str:
-    """The kind of a row or a model class: its `kind_word`, or the model's name in lower case without one."""
-    return str(getattr(resource, "kind_word", "") or resource._meta.model_name)
+    """The kind of a row or a model class: the `kind` word of its class, else the class's name as `l2_network`."""
+    return _kind(resource if isinstance(resource, type) else type(resource))
+
+
+@cache
+def _kind(model: type) -> str:
+    # `kind` may also be a column, as that of an L2 network: only a word written on the class counts.
+    words = (base.__dict__.get("kind") for base in model.__mro__)
+    written = next((word for word in words if isinstance(word, str) and word), "")
+    return written or _WORD_BEGINS.sub("_", model.__name__).lower()
 
 
 @cache

@@ -55,9 +55,9 @@ async def open(
         if writer is not None:
             writer.close()
         raise Unavailable(
-            _("The machine %(name)s does not open its stream door.") % {"name": agent.name},
+            _("The agent of %(name)s does not accept the connection.") % {"name": agent.name},
             code="stream_unavailable",
-            advice=_("Look whether it is connected and whether port %(port)d is open to it.") % {"port": port},
+            advice=_("Check that it is connected and that its port %(port)d can be reached.") % {"port": port},
         ) from error
     if not answer.get("ok"):
         writer.close()

@@ -84,7 +84,7 @@ def ask(agent: UUID | str, message: Message, timeout: float = 5.0) -> Document:
         raise Unavailable(
             _("The machine did not answer in time."),
             code="agent_silent",
-            advice=_("Look at its connection; it is asked again when you repeat the request."),
+            advice=_("Check its connection; it is asked again when you repeat the request."),
         )
     document: Document = json.loads(answer[1])
     if failure := document.get("failure"):

@@ -45,7 +45,7 @@ def timed_out(step: Step) -> Problem:
     return Problem(
         _("“%(step)s” took longer than %(seconds)d seconds.") % {"step": step.label, "seconds": step.deadline},
         code="timed_out",
-        advice=_("Look whether the machine is connected and not overloaded, then try again."),
+        advice=_("Check that the machine is connected and not overloaded, then try again."),
     )
 
 

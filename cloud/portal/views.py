@@ -80,7 +80,7 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponseBase:
-    return _answer(request, Missing(_("There is no %(path)s.") % {"path": request.path}, code="unknown_route"))
+    return _answer(request, Missing(_("There is nothing at %(path)s.") % {"path": request.path}, code="unknown_route"))
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:

@@ -39,8 +39,7 @@ class Sampler:
 
     def _of(self, domain: DomainStats, before: Reading | None, at: float) -> list[Sample]:
         tags = {"instance": domain.uuid, "project": domain.project, "host": self.host}
-        fields: Fields = {"cpu_count": domain.cpu_count}
-        fields |= _cpu(domain, before, at) | _memory(domain)
+        fields = _cpu(domain, before, at) | _memory(domain)
         fields |= _summed("disk_all_", [_disk(disk) for disk in domain.disks])
         fields |= _summed("network_all_", [_nic(nic) for nic in domain.nics])
         samples = [Sample("mica_instance", tags, fields)]
@@ -51,10 +50,13 @@ class Sampler:
 
 
 def _cpu(domain: DomainStats, before: Reading | None, at: float) -> Fields:
+    fields: Fields = {}
+    if domain.cpu_count is not None:
+        fields["cpu_count"] = domain.cpu_count
     if domain.cpu_seconds is None:
-        return {}
-    fields: Fields = {"cpu_seconds_total": round(domain.cpu_seconds, 3)}
-    if before and before.cpu_seconds is not None:
+        return fields
+    fields["cpu_seconds_total"] = round(domain.cpu_seconds, 3)
+    if domain.cpu_count and before and before.cpu_seconds is not None:
         share = _percent(before.cpu_seconds, domain.cpu_seconds, (at - before.at) * domain.cpu_count)
         if share is not None:
             fields["cpu_used_percent"] = share

@@ -60,14 +60,14 @@ class NicStats:
 
 @dataclass(frozen=True)
 class DomainStats:
-    """Raw numbers of one running domain of ours. Times are seconds of CPU since it started; None: not known.
+    """Raw numbers of one running domain of ours. Times are seconds of CPU since it started; None: not known now.
 
     `memory_free_bytes` is what the guest calls usable; None until its balloon driver reports.
     """
 
     uuid: str
     project: str
-    cpu_count: int
+    cpu_count: int | None = None
     cpu_seconds: float | None = None
     vcpu_seconds: Mapping[int, float] = field(default_factory=dict)
     memory_total_bytes: int | None = None

@@ -158,9 +158,9 @@ class FakeHypervisor(Hypervisor):
             return GuestInfo(True, seed.hostname if seed else domain.spec.name, addresses, "Simulated")
 
     def crash(self, uuid: str) -> None:
-        """The domain dies behind everybody's back."""
+        """The process of the domain dies behind everybody's back."""
         with self._lock:
-            self._become(self._domains[uuid], "stopped", "crashed")
+            self._become(self._domains[uuid], "stopped", "failed")
 
     def add_foreign(self, uuid: str, name: str) -> None:
         """A running domain that Mica did not define appears."""

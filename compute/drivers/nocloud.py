@@ -24,10 +24,15 @@ SIZE_LIMIT_BYTES = 1024 * 1024
 
 
 def documents(spec: DomainSpec) -> dict[str, str]:
-    """File name → content of the seed of a domain that has one."""
+    """File name → content of the seed of a domain that has one.
+
+    Raises Rejected (`seed_line_break`) for a password or key of several lines, which would be several to the guest.
+    """
     seed = spec.seed
     if seed is None:
         return {}
+    if any(set(line) & set("\r\n") for line in (seed.password, *seed.ssh_keys)):
+        raise Rejected("seed_line_break", "A password or SSH key must be a single line.")
     meta: dict[str, yaml.Value] = {"instance-id": spec.uuid, "local-hostname": seed.hostname}
     if seed.ssh_keys:
         meta["public-keys"] = list(seed.ssh_keys)

@@ -13,7 +13,7 @@ from typing import Any, cast
 from launcher.control.programs import Program
 from launcher.errors import Refusal
 from launcher.instance import Instance
-from launcher.process import TAIL_LINES, run, wait_until
+from launcher.process import TAIL_LINES, run, wait_for_end, wait_until
 
 RUNNING = "RUNNING"
 # supervisor.xmlrpc.Faults
@@ -101,20 +101,14 @@ class Supervisor:
         self.start(wanted)
 
     def shut_down(self, deadline_s: float = 40) -> None:
-        """Stop everything and end; ended is fine."""
+        """Stop everything and end; ended is fine. Raises Refusal when it outlives the deadline."""
         try:
+            pid = int(self._rpc.getPID())
             self._rpc.shutdown()
         except (OSError, http.client.HTTPException):
             return
-        wait_until(lambda: not self._path.exists() or not self.is_listening(), deadline_s, "supervisord ending")
-
-    def is_listening(self) -> bool:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(str(self._path))
-            except OSError:
-                return False
-        return True
+        if not wait_for_end(pid, deadline_s):
+            raise Refusal(f"supervisord (process {pid}) does not end", f"See {self._log}/supervisord.log.")
 
     def _last_words(self, name: str) -> str:
         text = str(self._rpc.tailProcessStdoutLog(self._full_name(name), 0, 4000)[0])

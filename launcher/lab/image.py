@@ -16,6 +16,7 @@ from launcher.lab.plan import OUTSIDE_ADDRESS
 from launcher.packages import stamps
 
 NAME = "mica-guest.qcow2"
+KEPT_RECIPES = 4
 RECIPE = Path(__file__).resolve().parent.parent / "guest"
 
 
@@ -33,6 +34,7 @@ def publish(instance: Instance) -> str:
         except BuildError as error:
             raise Refusal(f"The guest image was not built: {error}", "Run the same command again.") from error
         unfinished.rename(kept)
+        _prune(kept.parent.parent)
         said = f"built, {kept.stat().st_size / (1 << 20):.1f} MiB"
     checksum = _sha256(kept)
     www = outside_www(instance)
@@ -54,6 +56,13 @@ def facts(instance: Instance) -> dict[str, object]:
         "sha256": (outside_www(instance) / f"{NAME}.sha256").read_text().split()[0],
         "size_bytes": image.stat().st_size,
     }
+
+
+def _prune(folder: Path) -> None:
+    """Forget images of recipes long gone; other checkouts may still use the last few."""
+    by_age = sorted(folder.iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for old in by_age[KEPT_RECIPES:]:
+        shutil.rmtree(old)
 
 
 def _sha256(path: Path) -> str:

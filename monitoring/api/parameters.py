@@ -41,4 +41,4 @@ def duration(name: str, text: str) -> float:
 
 
 def _invalid(name: str, reason: str) -> Invalid:
-    return Invalid(_("Not right: %(names)s.") % {"names": name}, code="invalid", errors={name: [reason]})
+    return Invalid(_("Not valid: %(names)s.") % {"names": name}, code="invalid", errors={name: [reason]})

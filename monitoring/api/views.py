@@ -27,7 +27,7 @@ def _required(request: Any, name: str) -> str:
     text = request.query_params.get(name)
     if text is None:
         reason = _("This parameter is required.")
-        raise Invalid(_("Not right: %(names)s.") % {"names": name}, errors={name: [reason]})
+        raise Invalid(_("Not valid: %(names)s.") % {"names": name}, errors={name: [reason]})
     return str(text)
 
 

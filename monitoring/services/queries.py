@@ -85,7 +85,7 @@ def _problem(error: DriverError) -> Problem:
             _("The metric store refuses this query."),
             code=error.code,
             errors={"query": [error.detail]},
-            advice=_("Mend the PromQL, or ask for fewer series or a shorter range."),
+            advice=_("Correct the PromQL, or ask for fewer series or a shorter range."),
         )
     return Unavailable(
         _("The metric store does not answer."),
@@ -102,4 +102,4 @@ def _check_query(query: str) -> None:
 
 
 def _invalid(field: str, reason: str) -> Invalid:
-    return Invalid(_("The metrics cannot be asked for so."), code="invalid_range", errors={field: [reason]})
+    return Invalid(_("The metrics cannot be queried this way."), code="invalid_range", errors={field: [reason]})

@@ -11,7 +11,6 @@ from cloud.common.api.viewsets import ResourceViewSet
 from network.api.serializers import (
     AddressReportSerializer,
     CheckQuery,
-    NamedCluster,
     IpAddressSerializer,
     IpRangeInput,
     IpRangeSerializer,
@@ -20,6 +19,7 @@ from network.api.serializers import (
     L3NetworkChange,
     L3NetworkInput,
     L3NetworkSerializer,
+    NamedCluster,
     NicSerializer,
     ReleaseInput,
     ReserveInput,

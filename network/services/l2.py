@@ -107,7 +107,7 @@ def attach(l2: L2Network, *, cluster: Cluster, actor: Actor) -> None:
     if cluster.zone_id != l2.zone_id:
         raise ipv4.invalid("cluster", _("The cluster and the network are of different zones."), code="other_zone")
     # One at a time per cluster, so that two networks cannot take the same interface at once.
-    Cluster.objects.select_for_update().get(pk=cluster.pk)
+    Cluster.objects.select_for_update(no_key=True).get(pk=cluster.pk)
     rows = [l2, *l2.networks.all()]
     for row in rows:
         _expect_interface_free(row, cluster)
@@ -127,7 +127,7 @@ def detach(l2: L2Network, *, cluster: Cluster, actor: Actor) -> None:
     """
     actor.require("l2_network.detach", l2)
     rows = [l2, *l2.networks.all()]
-    Cluster.objects.select_for_update().get(pk=cluster.pk)
+    Cluster.objects.select_for_update(no_key=True).get(pk=cluster.pk)
     users = Nic.objects.filter(l3__l2__in=rows, host__cluster=cluster)
     if users.exists():
         raise Conflict(

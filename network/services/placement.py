@@ -26,7 +26,7 @@ def reasons_against(l3s: Iterable[L3Network]) -> Callable[[Host], str | None]:
     def reason(host: Host) -> str | None:
         for l3 in networks:
             if (l3.l2_id, host.cluster_id) not in attached:
-                return _("%(network)s is not attached to its cluster") % {"network": l3}
+                return _("%(network)s is not attached to its cluster.") % {"network": l3}
             against = underlay.reason_against(host, l3.l2, vteps)
             if against is not None:
                 return against

@@ -36,7 +36,7 @@ def add(
     actor.require("ip_range.create", l3)
     span = ipv4.span(cidr=cidr, start=start, end=end, prefix=prefix, netmask=netmask, gateway=gateway)
     # Ranges of one L2 network are compared, so they are added one at a time.
-    L2Network.objects.select_for_update().get(pk=l3.l2_id)
+    L2Network.objects.select_for_update(no_key=True).get(pk=l3.l2_id)
     _expect_no_overlap(l3, span)
     present = l3.ranges.first()
     if present is not None:
@@ -91,7 +91,7 @@ def delete(row: IpRange, *, actor: Actor) -> None:
 @transaction.atomic
 def update(row: IpRange, *, actor: Actor, name: str | None = None, description: str | None = None) -> IpRange:
     """Rename a range; its addresses do not change."""
-    actor.require("ip_range.create", row)
+    actor.require("ip_range.update", row)
     row.name = row.name if name is None else name
     row.description = row.description if description is None else description
     row.save(update_fields=["name", "description", "updated_at"])

@@ -60,30 +60,30 @@ def reason_against(host: Host, l2: L2Network, vteps: Container[tuple[Any, Any]])
     `vteps` holds the known (host uuid, pool uuid) pairs.
     """
     if host.agent is None or not host.agent.facts:
-        return _("its agent has not yet said what network cards it has")
+        return _("Its agent has not yet said what network cards it has.")
     if l2.kind == L2Kind.VXLAN:
         assert l2.pool is not None
         if (host.pk, l2.pool_id) not in vteps:
-            return _("none of its addresses is in the VTEP network %(cidr)s of %(pool)s") % {
+            return _("None of its addresses is in the VTEP network %(cidr)s of %(pool)s.") % {
                 "cidr": l2.pool.vtep_cidr,
                 "pool": l2.pool,
             }
         return _reason_of_mtu(host, l2)
     card = next((each for each in cards(host) if each.get("name") == l2.physical_interface), None)
     if card is None:
-        return _("it has no network card %(name)s, which %(network)s is on") % {
+        return _("It has no network card %(name)s, which %(network)s is on.") % {
             "name": l2.physical_interface,
             "network": l2,
         }
     if card.get("mtu", l2.mtu) < l2.mtu:
-        return _("the MTU of its %(name)s is %(mtu)d, less than the %(wanted)d of %(network)s") % {
+        return _("The MTU of its %(name)s is %(mtu)d, less than the %(wanted)d of %(network)s.") % {
             "name": l2.physical_interface,
             "mtu": card["mtu"],
             "wanted": l2.mtu,
             "network": l2,
         }
     if l2.kind == L2Kind.NO_VLAN and any(_address(text) for text in card.get("addresses", [])):
-        return _("its %(name)s has addresses of its own, so it cannot be given to %(network)s") % {
+        return _("Its %(name)s has addresses of its own, so it cannot be given to %(network)s.") % {
             "name": l2.physical_interface,
             "network": l2,
         }
@@ -96,7 +96,7 @@ def _reason_of_mtu(host: Host, l2: L2Network) -> str | None:
     for card in cards(host):
         carries = any(text.partition("/")[0] == local for text in card.get("addresses", []))
         if carries and card.get("mtu", 0) < l2.mtu + VXLAN_OVERHEAD_BYTES:
-            return _("the MTU of its %(name)s is %(mtu)d; %(network)s needs %(wanted)d there") % {
+            return _("The MTU of its %(name)s is %(mtu)d; %(network)s needs %(wanted)d there.") % {
                 "name": card["name"],
                 "mtu": card["mtu"],
                 "network": l2,

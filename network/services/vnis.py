@@ -26,7 +26,7 @@ def take(pool: L2Network, wanted: int | None = None) -> int:
     Raises Invalid (`vni_out_of_range`), Conflict (`vni_taken`) or Exhausted (`vnis_exhausted`).
     """
     # Networks are made rarely: one at a time per pool is simple, and quick enough.
-    L2Network.objects.select_for_update().get(pk=pool.pk)
+    L2Network.objects.select_for_update(no_key=True).get(pk=pool.pk)
     if wanted is None:
         with connection.cursor() as cursor:
             cursor.execute(_FIRST_FREE, {"pool": pool.pk, "zone": pool.zone_id})
@@ -54,7 +54,7 @@ def add_range(pool: L2Network, *, start: int, end: int) -> VniRange:
     if not 1 <= start <= end <= VNI_MAX:
         raise ipv4.invalid("vni_ranges", _("A VNI range goes upward within 1 to %(most)d.") % {"most": VNI_MAX})
     # A host may have networks of several pools: a VNI means one network in the whole zone.
-    Zone.objects.select_for_update().get(pk=pool.zone_id)
+    Zone.objects.select_for_update(no_key=True).get(pk=pool.zone_id)
     meets = Q(start__lte=end, end__gte=start)
     other = VniRange.objects.filter(meets, pool__zone=pool.zone_id).select_related("pool").first()
     if other is not None:

@@ -5,16 +5,17 @@ from django.db.models.functions import Cast, Coalesce
 
 from cloud.common.api.acts import act, creates, deletes, job_action, updates
 from cloud.common.api.viewsets import ResourceViewSet
+from storage.api.filters import PrimaryStorageFilters
 from storage.api.serializers import (
     BackupStorageInput,
     BackupStorageSerializer,
-    NamedCluster,
     DiskOfferingInput,
     DiskOfferingSerializer,
     ImageChange,
     ImageDetailSerializer,
     ImageInput,
     ImageSerializer,
+    NamedCluster,
     PrimaryStorageDetailSerializer,
     PrimaryStorageInput,
     PrimaryStorageSerializer,
@@ -44,7 +45,7 @@ class PrimaryStorageViewSet(ResourceViewSet):
     )
     serializer_class = PrimaryStorageDetailSerializer
     list_serializer_class = PrimaryStorageSerializer
-    filterset_fields = ("kind", "zone", "clusters", "state", "availability", "connection")
+    filterset_class = PrimaryStorageFilters
     create = creates(primary_storages.add, PrimaryStorageInput, is_job=True)
     partial_update = updates(primary_storages.update)
     destroy = deletes(primary_storages.delete, is_job=True)

@@ -38,7 +38,7 @@ class BackupStorage(Resource, Stateful, Available, Connected):
 
 
 class ImageState(models.TextChoices):
-    CREATING = "creating", _("Being made")
+    CREATING = "creating", _("Being created")
     DOWNLOADING = "downloading", _("Downloading")
     READY = "ready", _("Ready")
     ERROR = "error", _("Broken")

@@ -61,7 +61,7 @@ class VolumeKind(models.TextChoices):
 
 
 class VolumeState(models.TextChoices):
-    CREATING = "creating", _("Being made")
+    CREATING = "creating", _("Being created")
     READY = "ready", _("Ready")
     DELETED = "deleted", _("In the recycle bin")
 

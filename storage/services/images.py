@@ -178,6 +178,6 @@ def _server(wanted: BackupStorage | None, actor: Actor) -> BackupStorage:
             if wanted is None
             else _("The image server %(name)s cannot take images now.") % {"name": wanted},
             code="no_image_server",
-            advice=_("Add an image server, enable one, or look at its connection."),
+            advice=_("Add an image server, enable one, or check its connection."),
         )
     return server

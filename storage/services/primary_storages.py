@@ -153,7 +153,8 @@ def _locked(storage: PrimaryStorage) -> PrimaryStorage:
 def _expect_zone(zone: Zone, clusters: Sequence[Cluster]) -> None:
     if strangers := [str(cluster) for cluster in clusters if cluster.zone_id != zone.pk]:
         raise Invalid(
-            _("Not of the zone %(zone)s: %(clusters)s.") % {"zone": zone, "clusters": ", ".join(strangers)},
+            _("These clusters are not in the zone %(zone)s: %(clusters)s.")
+            % {"zone": zone, "clusters": ", ".join(strangers)},
             code="other_zone",
             errors={"clusters": [_("Give clusters of the storage's zone.")]},
         )

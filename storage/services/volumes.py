@@ -34,8 +34,9 @@ def create(
 ) -> Volume:
     """Write a volume down and promise its bytes, and its image's, on a storage of the host; the roomiest that fits.
 
-    No file is made here, `workflows.steps` do that; call it in the transaction that opens their job. Raises Invalid when the volume is
-    smaller than its image, Conflict when the image cannot be used, Exhausted when no storage of the host has room.
+    No file is made here, `workflows.steps` do that; call it in the transaction that opens their job. Raises Invalid
+    when the volume is smaller than its image, Conflict when the image cannot be used, Exhausted when no storage of the
+    host has room.
     """
     size = placement.size_bytes(need)
     if need.image:

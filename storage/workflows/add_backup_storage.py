@@ -28,7 +28,7 @@ class StorageOnServer(WaitStep):
             raise Problem(
                 _("The server cannot use the path: %(failure)s") % {"failure": server.failure},
                 code="storage_not_usable",
-                advice=_("Mend it on the server, or give another path."),
+                advice=_("Correct it on the server, or give another path."),
             )
         return server is None or server.reported_at is not None
 

@@ -131,7 +131,7 @@ def _origin(volume: Volume) -> messages.ImageOrigin:
             _("The image server %(server)s, which holds %(image)s, is not connected.")
             % {"server": server, "image": image},
             code="image_server_away",
-            advice=_("Look at its connection and try again."),
+            advice=_("Check its connection and try again."),
         )
     params = {"storage": vars(place(server)), "image": str(image.pk)}
     return messages.ImageOrigin(

@@ -39,7 +39,7 @@ class StorageOnHosts(_StorageWait):
             raise Problem(
                 _("%(host)s cannot use the storage: %(failure)s") % {"host": failed.host, "failure": failed.failure},
                 code="storage_not_usable",
-                advice=_("Mend it on the host, or give another path."),
+                advice=_("Correct it on the host, or give another path."),
             )
         return bool(reported.exclude(reported_at=None).count() >= self.hosts(ctx).count())
 

@@ -66,9 +66,7 @@ class LibvirtMachine:
 
     def start(self) -> None:
         command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--propagation", "private", "--"]
-        self._init = subprocess.Popen(
-            [*command, sys.executable, __file__, str(self.folder)], stdin=subprocess.DEVNULL
-        )
+        self._init = subprocess.Popen([*command, sys.executable, __file__, str(self.folder)], stdin=subprocess.DEVNULL)
         _wait(lambda: (self.folder / "run/libvirt-sock").exists(), "libvirtd's socket")
 
     def stop(self) -> None:

@@ -43,9 +43,15 @@ def host(place: Cluster, vtep: str | None = None, **fields: Any) -> Host:
     shared: dict[str, Any] = {"name": f"host-{number}", "project": place.project, "address": f"host-{number}.test"}
     facts = fields.pop("facts", {"nics": cards(vtep)})
     machine = Agent.objects.create(kind=AgentKind.HOST, facts=facts, connection=Connection.CONNECTED, **shared)
-    return Host.objects.create(
-        cluster=place, agent=machine, state=HostState.READY, connection=Connection.CONNECTED, **{**shared, **fields}
-    )
+    given: dict[str, Any] = {
+        "cluster": place,
+        "agent": machine,
+        "state": HostState.READY,
+        "connection": Connection.CONNECTED,
+        **shared,
+        **fields,
+    }
+    return Host.objects.create(**given)
 
 
 def pool(place: Zone | None = None, *, start: int = 1000, end: int = 1099, **fields: Any) -> L2Network:
@@ -85,9 +91,9 @@ def l3(l2: L2Network | None = None, *, cidr: str = "192.168.50.0/24", **fields: 
 
 
 def ip_range(project: Any = None, **fields: Any) -> IpRange:
-    return _owned(
-        ranges.add(actor=ACTOR, l3=fields.pop("l3", None) or l3(cidr=""), cidr="192.168.60.0/24", **fields), project
-    )
+    on = fields.pop("l3", None) or l3(cidr="")
+    given = {"name": f"range-{next(_numbers)}", "cidr": "192.168.60.0/24", **fields}
+    return _owned(ranges.add(actor=ACTOR, l3=on, **given), project)
 
 
 def nic(on: L3Network | None = None, project: Any = None, **fields: Any) -> Nic:

@@ -226,9 +226,13 @@ def test_rolled_back_address_is_free_again() -> None:
     class Undone(Exception):
         pass
 
-    with pytest.raises(Undone), transaction.atomic():
-        nic(made)
-        raise Undone
+    def take_and_fail() -> None:
+        with transaction.atomic():
+            nic(made)
+            raise Undone
+
+    with pytest.raises(Undone):
+        take_and_fail()
     assert nic(made).address == "192.168.50.3"
 
 

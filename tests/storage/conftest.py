@@ -9,8 +9,15 @@ from cloud.infra import streams
 from cloud.infra.services import desired
 from cloud.jobs import engine
 from storage.drivers.fake import WORLDS
-from tests.cloud.jobs.conftest import line  # noqa: F401
+from tests.cloud.jobs.conftest import Line
+from tests.cloud.jobs.conftest import line as _wires  # noqa: F401
 from tests.storage.simulated import Machines
+
+
+@pytest.fixture
+def line(transactional_db: None, _wires: Line) -> Line:  # noqa: F811
+    """The wires of the job engine. Jobs begin on commit, so the tests that ask for this one commit."""
+    return _wires
 
 
 @pytest.fixture
@@ -46,7 +53,7 @@ def places(_pki: Any, settings: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, line: Any, places: Any) -> Any:  # noqa: F811
+def machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, line: Any, places: Any) -> Any:
     """Agents that really obey, on storages in memory; the engine's commands go to them."""
     found = Machines(monkeypatch, tmp_path)
     deliver = line.deliver

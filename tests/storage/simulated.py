@@ -69,4 +69,3 @@ class Machines:
         store = places.image_store(self.of(server.agent_id), place(server))
         with store.open_image(origin.image) as file:
             yield Bytes(file.read())
-

@@ -92,6 +92,6 @@ def _check(scopes: Sequence[str], expires_at: datetime | None) -> None:
     if unknown:
         errors["scopes"] = [_("No permission is named %(names)s.") % {"names": ", ".join(unknown)}]
     if expires_at is not None and expires_at <= timezone.now():
-        errors["expires_at"] = [_("Give a time to come.")]
+        errors["expires_at"] = [_("Give a time in the future.")]
     if errors:
-        raise Invalid(_("The token cannot be made so."), errors=errors)
+        raise Invalid(_("The token cannot be created this way."), errors=errors)

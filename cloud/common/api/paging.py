@@ -124,4 +124,4 @@ def _ordering(text: str | None, view: Any) -> str:
     if text.removeprefix("-") in view.ordering_fields:
         return text
     reason = _("Give one of: %(names)s; with a minus sign for descending.") % {"names": ", ".join(view.ordering_fields)}
-    raise Invalid(_("The list cannot be ordered so."), code="bad_ordering", errors={"ordering": [reason]})
+    raise Invalid(_("The list cannot be ordered this way."), code="bad_ordering", errors={"ordering": [reason]})

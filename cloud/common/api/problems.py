@@ -140,7 +140,7 @@ def _of_validation(error: exceptions.ValidationError) -> Invalid:
         errors.setdefault(name, []).append(str(message))
         codes.add(getattr(message, "code", "invalid"))
     code = "unknown_field" if "unknown_field" in codes else "invalid"
-    return Invalid(_("Not right: %(names)s.") % {"names": ", ".join(errors)}, code=code, errors=errors)
+    return Invalid(_("Not valid: %(names)s.") % {"names": ", ".join(errors)}, code=code, errors=errors)
 
 
 def _of_status(status: int, code: str, detail: str, advice: str) -> Problem:

@@ -46,10 +46,14 @@ class Schema(AutoSchema):
     def get_summary(self) -> Any:
         action = getattr(self.view, "action", "")
         given = super().get_summary()
-        if given or not self._is_ours() or action not in ("list", "retrieve"):
+        if given or not self._is_ours():
             return given
         words = self._tokenize_path()[0].replace("-", " ")
-        return f"List {words}" if action == "list" else f"Show one of the {words}"
+        if action in ("list", "retrieve"):
+            return f"List {words}" if action == "list" else f"Show one of the {words}"
+        handler = getattr(self.view, action or self.method.lower(), None)
+        spoken = (getattr(handler, "__doc__", None) or action.replace("_", " ").capitalize() or words).strip()
+        return spoken.partition("\n")[0].partition(". ")[0].rstrip(".")
 
     def get_description(self) -> str:  # type: ignore[override]
         # Docstrings of base classes and services speak to developers; a view's own one speaks of its list.

@@ -24,6 +24,7 @@ class ApiMixin:
     renderer_classes: Any = [JSONRenderer]
     permission_classes: Any = [SignedIn]
     content_negotiation_class: Any = JsonOnly
+    metadata_class: Any = None  # the OpenAPI document tells what OPTIONS would
     query_parameters: ClassVar[tuple[str, ...]] = ()
     request: Any
     post: Any
@@ -42,9 +43,10 @@ class ApiMixin:
             request._request.body  # noqa: B018 - read whole, so that it can be both parsed and fingerprinted
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
         key = request.headers.get(idempotency.HEADER)
-        if request.method == "POST" and key is not None:
+        handler = getattr(self, "post", None)
+        if request.method == "POST" and key is not None and handler is not None:
             # The framework looks the handler up after this: it finds the one that answers a key once.
-            self.post = partial(self._post_once, self.post, key)
+            self.post = partial(self._post_once, handler, key)
 
     def _post_once(self, handler: Any, key: str, request: Any, *args: Any, **kwargs: Any) -> Response:
         def act() -> idempotency.Answer:
@@ -80,4 +82,4 @@ class NoSuchRoute(ApiView):
             advice = _("API addresses end with a slash.")
         else:
             advice = _("See /api/v1/docs/ for what there is.")
-        raise Missing(_("There is no %(path)s.") % {"path": request.path}, code="unknown_route", advice=advice)
+        raise Missing(_("There is nothing at %(path)s.") % {"path": request.path}, code="unknown_route", advice=advice)

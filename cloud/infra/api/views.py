@@ -47,6 +47,9 @@ class HostViewSet(ResourceViewSet):
     disable = act(hosts.disable)
     reconnect = job_action(hosts.reconnect, serializers.CredentialsInput)
 
+    def admit(self, verb: str) -> None:
+        super().admit("add" if verb == "create" else verb)
+
 
 class AgentViewSet(ResourceViewSet):
     """The agents on machines: hosts, image servers."""

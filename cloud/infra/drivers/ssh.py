@@ -41,7 +41,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class HostKey:
-    """A machine's SSH key: its type as `ssh-ed25519`, and `SHA256:<base64>` as ssh-keygen prints it."""
+    """A machine's SSH key: its type as `ssh-ed25519` ("" when not known), and `SHA256:<base64>` as ssh-keygen prints it."""
 
     type: str
     fingerprint: str
@@ -123,7 +123,7 @@ class Remote:
         transport = _transport(resolve(address, port, may_loop=may_loop), port)
         try:
             shown = _exchange_keys(transport, pinned)
-            if pinned is not None and shown != pinned:
+            if pinned is not None and shown.fingerprint != pinned.fingerprint:
                 raise HostKeyChanged(shown)
             _sign_in(transport, credentials, key)
             remote = cls(transport, credentials, shown)

@@ -24,7 +24,7 @@ NEWEST_KEY = "mica:infra:newest_heartbeat"
 RUN_KEY = "mica:infra:access_given_in_run"
 SILENT = "agent_silent"
 # What `connection_reason` holds → what people read.
-REASONS = {"": "", SILENT: _("Its agent has not been heard for 15 seconds.")}
+REASONS = {"": "", SILENT: _("Its agent has not been heard from for 15 seconds.")}
 
 
 @transaction.atomic

@@ -25,7 +25,7 @@ TEXTS: dict[str, tuple[Any, Any]] = {
         _("Check that it is on, that the address is right, and that no firewall drops the SSH port."),
     ),
     "no_route": (
-        _("There is no way to the machine's network. (%(detail)s)"),
+        _("There is no route to the machine's network. (%(detail)s)"),
         _("Check the address and the routes from the management network."),
     ),
     "ssh_refused": (
@@ -75,7 +75,7 @@ TEXTS: dict[str, tuple[Any, Any]] = {
     "certificate_refused": (_("The machine's certificate request was refused. (%(detail)s)"), _("Try again.")),
     "command_failed": (
         _("A command on the machine failed. (%(detail)s)"),
-        _("Mend what it complains about, then try again."),
+        _("Correct what it complains about, then try again."),
     ),
 }
 

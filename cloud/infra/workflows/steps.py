@@ -202,7 +202,7 @@ class StartAgent(EnrolStep):
 
 
 class WaitForHello(WaitStep):
-    label = _("Waiting for the agent's first word")
+    label = _("Waiting for the agent to report")
     deadline = HELLO_DEADLINE_S
 
     def topics(self, ctx: Context) -> list[str]:

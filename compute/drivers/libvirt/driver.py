@@ -4,6 +4,7 @@ Domains are persistent and named by their uuid. Whether they run under KVM is de
 `test:///default` it runs on libvirt's own mock, for tests.
 """
 
+import contextlib
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import libvirt
 
-from cloud.common.driver import NotFound, Rejected, Transient
+from cloud.common.driver import DriverError, NotFound, Rejected, Transient
 from compute.drivers.base import (
     Capabilities,
     ConnectListener,
@@ -92,7 +93,7 @@ class LibvirtHypervisor(Hypervisor):
                 self._expect_ours(domain)
                 if self._wake(domain) == "running":
                     return "running"
-            self._define(connection, spec, is_new=domain is None).create()
+            self._create(connection, spec, is_new=domain is None)
             return "running"
 
     def stop(
@@ -258,17 +259,27 @@ class LibvirtHypervisor(Hypervisor):
             return state
         return "running"
 
-    def _define(self, connection: Any, spec: DomainSpec, *, is_new: bool) -> Any:
+    def _create(self, connection: Any, spec: DomainSpec, *, is_new: bool) -> None:
+        """Define and switch on; a new domain for which that fails is forgotten again."""
         virt: domain_xml.VirtType = "test" if self._is_mock else "kvm" if self._kvm().is_usable else "qemu"
-        place = self._files.prepare(spec, virt)
+        domain = None
         try:
+            place = self._files.prepare(spec, virt)
             domain = connection.defineXMLFlags(domain_xml.build(spec, place), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
-        except libvirt.libvirtError:
+            self._marks.forget(spec.uuid)
+            domain.create()
+        except (libvirt.libvirtError, DriverError):
             if is_new:
-                self._files.remove(spec.uuid)
+                self._take_back(spec.uuid, domain)
             raise
-        self._marks.forget(spec.uuid)
-        return domain
+
+    def _take_back(self, uuid: str, domain: Any) -> None:
+        with contextlib.suppress(libvirt.libvirtError):
+            if domain is not None and domain.isActive():
+                return  # it runs all the same: control takes it from here
+            if domain is not None:
+                self._undefine(domain)
+            self._files.remove(uuid)
 
     def _undefine(self, domain: Any) -> None:
         try:

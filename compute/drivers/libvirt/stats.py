@@ -21,7 +21,7 @@ def parse(uuid: str, record: Record, mark: Mark) -> DomainStats:
     return DomainStats(
         uuid=uuid,
         project=mark.project,
-        cpu_count=int(record.get("vcpu.current", 1)),
+        cpu_count=record.get("vcpu.current"),
         cpu_seconds=_scaled(record.get("cpu.time"), 1 / _SECOND_NS),
         vcpu_seconds={
             index: record[f"vcpu.{index}.time"] / _SECOND_NS

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from pathlib import Path
 
 from cloud.common.driver import DriverError, NotFound
@@ -24,6 +25,9 @@ from network.messages import (
 
 log = logging.getLogger(__name__)
 
+# A server that dies again so soon is left to the next pass, which comes within the minute.
+REVIVED_AGAIN_AFTER_S = 10.0
+
 
 class DhcpServers:
     """All DHCP servers of the host; their files lie in `folder`/<uuid of the L3 network>."""
@@ -32,6 +36,7 @@ class DhcpServers:
         self._folder = folder
         self._lock = lock
         self._deaths = DeathWatch(self._revive)
+        self._revived_at: dict[str, float] = {}
 
     def converge(self, links: Links, wanted: DhcpDesired, failures: Failures) -> None:
         """Make the machine's DHCP servers what is wanted."""
@@ -50,6 +55,7 @@ class DhcpServers:
         known = {entry.name for entry in self._folder.iterdir()} if self._folder.is_dir() else set()
         for l3 in known - l3s:
             self._deaths.watch(l3, None)
+            self._revived_at.pop(l3, None)
             DhcpServer(l3, self._folder / l3).remove()
             links.log.append(f"removed dhcp {l3}")
         ports = {dhcp_port_name(l3) for l3 in l3s}
@@ -66,6 +72,11 @@ class DhcpServers:
             server = DhcpServer(l3, self._folder / l3)
             if not server.folder.is_dir() or server.pid:
                 return
+            since = time.monotonic() - self._revived_at.get(l3, -REVIVED_AGAIN_AFTER_S)
+            if since < REVIVED_AGAIN_AFTER_S:
+                log.warning("dhcp_dies_often l3=%s", l3)
+                return
+            self._revived_at[l3] = time.monotonic()
             try:
                 server.start()
             except DriverError as error:

@@ -9,8 +9,7 @@ from typing import ClassVar
 
 from cloud.agent import config
 from cloud.agent.agent import Agent
-from cloud.agent.registry import command, fact, query, sampler, section
-from cloud.agent.registry import Sample
+from cloud.agent.registry import Sample, command, fact, query, sampler, section
 from cloud.common.driver import Rejected
 from cloud.common.wire import Message
 

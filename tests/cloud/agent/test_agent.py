@@ -1,4 +1,4 @@
-"""The agent as a process, spoken to as control does: by Celery on a real Redis over TLS, with an agent's rights only."""
+"""The agent as a process, spoken to as control does: by Celery on a real Redis over TLS, with an agent's rights."""
 
 import json
 import os
@@ -80,14 +80,16 @@ class Process:
 
     def start(self):
         self.state.mkdir(exist_ok=True)
-        arguments = [str(self.config.directory), str(self.state), str(self.state / "run")]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(RUNNER), *arguments],
+                self.command(),
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stderr=log,
                 stdout=log,
             )
+
+    def command(self):
+        return [sys.executable, str(RUNNER), str(self.config.directory), str(self.state), str(self.state / "run")]
 
     def kill(self):
         self.process.kill()
@@ -141,9 +143,11 @@ def test_command_is_answered_and_answered_again(process, control, make_command):
 
 def test_quick_command_passes_bulk_ones(process, control, make_command):
     for number in range(6):
-        long = make_command("test.long", job=f"l{number}", resource=f"l{number}", body={"name": f"l{number}", "seconds": 30})
+        long = make_command(
+            "test.long", job=f"l{number}", resource=f"l{number}", body={"name": f"l{number}", "seconds": 30}
+        )
         control.send("command", long, is_bulk=True)
-    wait_until(lambda: len(list((process.state / "world").glob("l*"))) >= 3, 10)
+    wait_until(lambda: len(list((process.state / "world").glob("l*"))) >= 4, 10)
     quick = make_command("test.mark", job="q", resource="q", body={"name": "q"})
     control.send("command", quick)
     assert control.wait_for("jobs.answer", 3, key=quick.key)["failure"] is None

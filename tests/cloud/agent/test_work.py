@@ -217,6 +217,23 @@ def test_run_waiting_behind_does_not_act_once_its_undo_was_taken(world, make_com
     assert world.began == ["a"]
 
 
+def test_undo_does_not_wait_behind_its_run_that_has_no_thread_yet(world, make_command):
+    for number in range(work.BULK_THREADS):
+        world.gates[f"b{number}"] = threading.Event()
+        world.workshop.take(
+            make_command("test.bulk", job=f"b{number}", resource=f"b{number}", body={"name": f"b{number}"})
+        )
+    run, undo = make_command("test.bulk", body={"name": "a"}), make_command("test.nothing", direction="undo")
+    world.workshop.take(run)
+    world.workshop.take(undo)
+    assert world.answer(undo.key).failure is None
+    assert world.answer(run.key).failure.nature == "aborted"
+    for gate in world.gates.values():
+        gate.set()
+    wait_until(lambda: len(world.ended) == work.BULK_THREADS)
+    assert "a" not in world.began
+
+
 def test_late_command_is_refused(world, make_command):
     newer, older = make_command(sequence=2), make_command(job="job-0", sequence=1)
     world.workshop.take(newer)

@@ -46,6 +46,9 @@ class TestDoor(Problems):
             response = admin.post(self.path, {"name": "one"}, headers={"Idempotency-Key": key})
             self.assert_problem(response, 400, "bad_idempotency_key")
 
+    def test_where_nothing_is_made(self, admin: Client) -> None:
+        self.assert_problem(admin.post("/api/v1/audit-records/", {}, **KEY), 405, "method_not_allowed")
+
     def test_a_secret_is_not_kept_readable(self, admin: Client) -> None:
         body = {"name": "t"}
         first = admin.post("/api/v1/api-tokens/", body, **KEY)

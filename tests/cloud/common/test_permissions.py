@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from cloud.accounts.models import Account, ApiToken
 from cloud.common import permissions
+from cloud.common.api import router
+from cloud.common.resources import kind_of, model_of
 
 ROOT = Path(__file__).parents[3]
 REQUIRED = re.compile(r"""\.require\(\s*["']([a-z0-9_.]+)["']""")
@@ -30,3 +33,33 @@ def test_what_services_require_is_declared() -> None:
     }
     assert "user.create" in required
     assert required - set(permissions.declared()) == set()
+
+
+def test_what_lists_require_is_declared() -> None:
+    lists = [
+        viewset for _prefix, viewset, _name in router._router.registry if getattr(viewset, "queryset", None) is not None
+    ]
+    required = {view.view_permission or f"{kind_of(view.queryset.model)}.view" for view in lists}
+    assert "api_token.view" in required
+    assert required - set(permissions.declared()) == set()
+
+
+def test_kinds() -> None:
+    class L2Network:
+        kind = property(str)  # a column, not a word
+
+    class Special(Account):
+        kind = "very_special"
+
+        class Meta:
+            abstract = True
+
+    assert [kind_of(model) for model in (Account, ApiToken, L2Network, Special)] == [
+        "account",
+        "api_token",
+        "l2_network",
+        "very_special",
+    ]
+    assert kind_of(ApiToken()) == "api_token"
+    assert model_of("cluster") is not None
+    assert model_of("api_token") is None

@@ -65,9 +65,9 @@ class TestDoors(Problems):
         assert "slash" in problem["advice"]
 
     def test_method_not_allowed(self, admin: Client) -> None:
-        response = admin.put("/api/v1/accounts/", {})
-        self.assert_problem(response, 405, "method_not_allowed")
-        assert "GET" in response.headers["Allow"]
+        for response in (admin.put("/api/v1/accounts/", {}), admin.options("/api/v1/accounts/")):
+            self.assert_problem(response, 405, "method_not_allowed")
+            assert "GET" in response.headers["Allow"]
 
     def test_endless_nesting(self, admin: Client) -> None:
         deep = "[" * 200_000
@@ -97,6 +97,14 @@ class TestDoors(Problems):
     def test_search_with_nul(self, admin: Client) -> None:
         self.assert_problem(admin.get("/api/v1/accounts/", {"q": "\x00"}), 400, "bad_search")
         self.assert_problem(admin.get("/api/v1/users/", {"username": "\x00"}), 400, "invalid")
+
+    def test_the_ends_of_time(self, admin: Client) -> None:
+        for moment in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00Z"):
+            for name in ("since", "until"):
+                response = admin.get("/api/v1/audit-records/", {name: moment})
+                assert response.status_code in (200, 400), response.content
+            response = admin.post("/api/v1/api-tokens/", {"name": "t", "expires_at": moment})
+            assert response.status_code in (201, 400), response.content
 
     def test_a_filter_that_is_no_uuid(self, admin: Client) -> None:
         problem = self.assert_problem(admin.get("/api/v1/projects/", {"account": "x"}), 400, "invalid")

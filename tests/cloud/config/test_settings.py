@@ -175,3 +175,21 @@ class TestApi(Problems):
         tenant.patch(f"{self.path}test.ratio/", {"value": 2})
         record = AuditRecord.objects.get(action="setting.change")
         assert (record.result, record.actor_name) == ("refused", tenant.user.username)
+
+    def test_one_resource(self, admin: Client, tenant: Client) -> None:
+        from cloud.infra.models import Cluster
+        from tests.factories.infra import ClusterFactory
+
+        cluster: Cluster = ClusterFactory()
+        path = f"{self.path}host.reserved_memory/"
+        scope = {"scope_type": "cluster", "scope_uuid": str(cluster.pk)}
+        shown = admin.post(f"{path}override/", {**scope, "value": 0}).json()
+        assert shown["overrides"][0] | {"updated_at": ""} == {**scope, "value": 0, "updated_at": ""}
+        assert services.value("host.reserved_memory", cluster) == 0
+        assert services.value("host.reserved_memory") == 1024**3
+        assert AuditRecord.objects.get(action="setting.change").resource_uuid == cluster.pk
+        absent = {**scope, "scope_uuid": str(uuid.uuid4()), "value": 0}
+        self.assert_problem(admin.post(f"{path}override/", absent), 404, "not_found")
+        self.assert_problem(tenant.post(f"{path}override/", {**scope, "value": 0}), 403, "not_permitted")
+        admin.post(f"{path}reset-override/", scope)
+        assert services.value("host.reserved_memory", cluster) == 1024**3

@@ -43,6 +43,13 @@ class TestSignIn(Problems):
         assert again.status_code == 410
         assert "sessionid" not in again.cookies
 
+    def test_the_log_does_not_hold_the_secret(self, browser: Browser, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO")
+        secret = links.create(bootstrap.ensure_admin(), actor=platform())
+        browser.get(f"/signin/{secret}/")
+        assert "/signin/<secret>/" in caplog.text
+        assert secret not in caplog.text
+
     def test_the_session_is_a_fresh_one(self, browser: Browser) -> None:
         sign_in(browser, bootstrap.ensure_admin())
         before = browser.cookies["sessionid"].value

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -219,8 +220,6 @@ class World:
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
     """Whether the condition comes true in time; for what tells nobody when it happens."""
-    import time
-
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         if condition():

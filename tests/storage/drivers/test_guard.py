@@ -48,7 +48,7 @@ def test_refused(address: str) -> None:
     assert refused.value.code == "address_refused"
 
 
-@pytest.mark.parametrize("address", ["203.0.113.1", "10.98.255.255", "10.99.1.1", "8.8.8.8", "2001:db8::1", "fd00:98::1"])
+@pytest.mark.parametrize("address", ["203.0.113.1", "10.98.255.255", "10.99.1.1", "2001:db8::1", "fd00:98::1"])
 def test_allowed(address: str) -> None:
     assert answering(address).addresses("images.example", 80) == [address]
 

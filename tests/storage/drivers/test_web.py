@@ -67,7 +67,13 @@ def test_five_redirects_and_no_more(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["http://127.0.0.2/x", "http://inside.example/x", "//127.0.0.2/x", "http://[::ffff:127.0.0.2]/x", "http://2130706434/"],
+    [
+        "http://127.0.0.2/x",
+        "http://inside.example/x",
+        "//127.0.0.2/x",
+        "http://[::ffff:127.0.0.2]/x",
+        "http://2130706434/",
+    ],
 )
 def test_a_redirect_to_the_inside_is_refused(server: Server, target: str) -> None:
     server.pages["/a"] = web_server.redirect(target)

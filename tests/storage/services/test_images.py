@@ -20,7 +20,7 @@ from tests.factories.infra import AgentFactory, HostFactory
 from tests.factories.storage import BackupStorageFactory, ImageFactory, storage_on
 from tests.storage.doubles import sha256
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 URL = "http://203.0.113.1/image.qcow2"
 DATA = b"mica" * 1000
@@ -100,7 +100,7 @@ def test_a_passing_fault_is_tried_again(server: Any, line: Any, machines: Any, a
     assert "pause" in ended(job).waiting
 
 
-def test_a_file_that_cannot_be_removed_stays_as_a_broken_image(server: Any, line: Any, actor: Actor, places: Any) -> None:
+def test_a_file_that_stays_is_a_broken_image(server: Any, line: Any, actor: Actor, places: Any) -> None:
     line.reply = lambda command: Failure("rejected", "storage_not_writable", "read-only")
     image, job = add(actor)
     line.run()
@@ -166,7 +166,7 @@ def test_binned_and_recovered(server: Any, actor: Actor) -> None:
     assert (image.state, image.deleted_at) == (ImageState.READY, None)
 
 
-def test_expunged_from_the_server_and_from_hosts(server: Any, line: Any, machines: Any, actor: Actor, touched: Any) -> None:
+def test_expunged_everywhere(server: Any, line: Any, machines: Any, actor: Actor, touched: Any) -> None:
     machines.web[URL] = DATA
     image, _job = add(actor)
     line.run()
@@ -218,7 +218,8 @@ def test_where_images_are_not_fetched_from(settings: Any, touched: Any) -> None:
         "storage_networks": ["10.60.0.0/16"],
         "agent_redis_url": "rediss://10.70.0.1:6380/0",
     }
-    facts = {"nics": [{"name": "eth0", "addresses": ["10.80.0.5/24", "fe80::1%eth0/64"]}, {"name": "eth1", "addresses": ["203.0.113.21/24"]}]}
+    inner = {"name": "eth0", "addresses": ["10.80.0.5/24", "fe80::1%eth0/64"]}
+    facts = {"nics": [inner, {"name": "eth1", "addresses": ["203.0.113.21/24"]}]}
     AgentFactory(address="10.80.0.5", facts=facts)
     AgentFactory(address="store.example")
     Override.objects.create(name="image.refused_networks", value="10.90.0.0/16, nonsense")

@@ -65,7 +65,7 @@ def test_a_copy_that_is_there_stays_for_the_next_volume(host: Any) -> None:
     assert ImageCache.objects.get().state == CacheState.READY
 
 
-def test_the_copy_of_an_expunged_image_leaves_with_its_last_volume(host: Any, touched: list[Any], settings: Any) -> None:
+def test_the_copy_of_an_expunged_image_leaves_with_its_last_volume(host: Any) -> None:
     capacity, image = storage_on(host), ImageFactory()
     first, second = (make(host, VolumeNeed(image=image)) for _ in range(2))
     copies.note_ready([first.pk, second.pk])
