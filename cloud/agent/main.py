@@ -15,7 +15,7 @@ from cloud.agent import config, version
 
 log = logging.getLogger(__name__)
 
-HANDLERS = ("compute.agent.handlers", "network.agent.handlers", "storage.agent.handlers")
+HANDLERS = ("cloud.infra.agent.handlers", "compute.agent.handlers", "network.agent.handlers", "storage.agent.handlers")
 # What only some kinds of machine have. Without it, a module that needs it registers nothing, and the facts say so.
 NATIVE_LIBRARIES = ("libvirt", "libvirt_qemu", "nftables", "rados", "rbd")
 # EX_CONFIG of sysexits.h.

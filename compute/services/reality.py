@@ -4,7 +4,7 @@ An instance that a job is at work on is left to the job. Unknown domains are nev
 """
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -19,6 +19,7 @@ from cloud.events.services import audit
 from cloud.infra.models import Agent, Host
 from cloud.infra.services import capacity
 from cloud.jobs import agents
+from cloud.jobs.engine import database_now
 from compute.messages import DomainEvent, DomainInventory, Domains
 from compute.models import Instance, InstanceState
 from compute.models.instances import ON_HOST
@@ -52,11 +53,15 @@ def domain_event(agent: Agent, event: DomainEvent) -> None:
         _settle(agent, event.uuid, SETTLED[event.state], because=event.reason)
 
 
-def inventory(agent: Agent, report: DomainInventory) -> None:
-    """Everything the host's hypervisor knows: whoever should run there and does not, is stopped."""
+def inventory(agent: Agent, report: DomainInventory, *, asked_at: datetime | None = None) -> None:
+    """Everything the host's hypervisor knows: whoever should run there and does not, is stopped.
+
+    Without `asked_at` the report came by itself and may have been on its way while a job settled a state: what was
+    settled a moment ago is left to the next report. One that was asked for knows all that was settled before.
+    """
+    known = asked_at or database_now() - FRESH
     states = {domain.uuid: domain.state for domain in report.domains if domain.is_ours}
-    # An inventory may have been on its way while a job settled the state: what is fresh is left to the next one.
-    for instance in _of_host(agent).filter(activity="", settled_at__lt=Now() - FRESH):
+    for instance in _of_host(agent).filter(activity="", settled_at__lt=known):
         seen = SETTLED.get(states.get(str(instance.pk), "stopped"))
         if seen and seen != instance.state and not (seen == InstanceState.STOPPED and instance.state not in ON_HOST):
             _settle(agent, str(instance.pk), seen, because="inventory")
@@ -103,7 +108,8 @@ def host_silent(agent: Agent) -> None:
 
 def host_back(agent: Agent, *, is_restarted: bool) -> None:
     """Learn what runs there; after a restart of the machine, bring back what ran. Raises Unavailable: try again."""
-    inventory(agent, DomainInventory.from_document(agents.ask(agent.pk, Domains())))
+    asked_at = database_now()
+    inventory(agent, DomainInventory.from_document(agents.ask(agent.pk, Domains())), asked_at=asked_at)
     if is_restarted:
         bring_back(agent)
 

@@ -15,9 +15,7 @@ def spec(instance: Instance) -> DomainSpec:
     attached = (
         Volume.objects.filter(instance_uuid=instance.pk).select_related("primary_storage").order_by("device_index")
     )
-    plugged = (
-        Nic.objects.filter(instance_uuid=instance.pk).select_related("l3__l2").order_by("device_index")
-    )
+    plugged = Nic.objects.filter(instance_uuid=instance.pk).select_related("l3__l2").order_by("device_index")
     return DomainSpec(
         uuid=str(instance.pk),
         name=instance.name,

@@ -76,7 +76,7 @@ class PrimaryStorageInput(InputSerializer):
     clusters = Reference(Cluster, many=True, required=False)
 
 
-class NamedCluster(InputSerializer):
+class StorageClusterInput(InputSerializer):
     cluster = Reference(Cluster)
 
 

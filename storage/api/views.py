@@ -15,11 +15,11 @@ from storage.api.serializers import (
     ImageDetailSerializer,
     ImageInput,
     ImageSerializer,
-    NamedCluster,
     PrimaryStorageDetailSerializer,
     PrimaryStorageInput,
     PrimaryStorageSerializer,
     SshInput,
+    StorageClusterInput,
     VolumeSerializer,
 )
 from storage.models import BackupStorage, DiskOffering, Image, PrimaryStorage, StorageCapacity, Volume
@@ -51,8 +51,8 @@ class PrimaryStorageViewSet(ResourceViewSet):
     destroy = deletes(primary_storages.delete, is_job=True)
     enable = act(primary_storages.enable)
     disable = act(primary_storages.disable)
-    attach = job_action(primary_storages.attach, NamedCluster)
-    detach = job_action(primary_storages.detach, NamedCluster)
+    attach = job_action(primary_storages.attach, StorageClusterInput)
+    detach = job_action(primary_storages.detach, StorageClusterInput)
 
 
 class BackupStorageViewSet(ResourceViewSet):

@@ -99,5 +99,6 @@ def test_no_code_in_packages_on_the_agents_path() -> None:
 
 def test_no_room_holds_more_than_one_head() -> None:
     tracked = [path for package in (*PACKAGES, "launcher", "tests") for path in (CHECKOUT / package).rglob("*.py")]
-    long = {str(path.relative_to(CHECKOUT)): n for path in tracked if (n := len(path.read_text().splitlines())) > 400}
+    lengths = {path: len(path.read_text().splitlines()) for path in tracked if "migrations" not in path.parts}
+    long = {str(path.relative_to(CHECKOUT)): length for path, length in lengths.items() if length > 400}
     assert not long

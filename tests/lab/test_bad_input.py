@@ -28,7 +28,9 @@ def images_on_the_server(cloud: Cloud) -> set[str]:
         ({"url": f"http://{OUTSIDE_ADDRESS}:1/x.qcow2"}, "server_unreachable"),
     ],
 )
-def test_an_image_that_cannot_be_fetched_leaves_nothing(api: Api, cloud: Cloud, asked: dict[str, str], code: str) -> None:
+def test_an_image_that_cannot_be_fetched_leaves_nothing(
+    api: Api, cloud: Cloud, asked: dict[str, str], code: str
+) -> None:
     before = images_on_the_server(cloud)
     job = api.job(api.post("images/", {"name": "bad", **asked}, expect=202))
     assert job["state"] == "failed"
@@ -81,11 +83,15 @@ def test_a_host_with_the_wrong_password_leaves_nothing(api: Api, cloud: Cloud) -
     assert said["code"] == "address_in_use"
     inside(cloud, "storage", "ip", "addr", "replace", "10.99.0.22/24", "dev", "eth0")
     try:
-        job = api.job(api.post("hosts/", {"cluster": cluster, "address": "10.99.0.22", "ssh_password": "no"}, expect=202))
+        job = api.job(
+            api.post("hosts/", {"cluster": cluster, "address": "10.99.0.22", "ssh_password": "no"}, expect=202)
+        )
         assert (job["state"], job["error"]["code"]) == ("failed", "ssh_secret_wrong")
         assert job["error"]["advice"]
         assert {host["name"] for host in api.list("hosts")} == {"host-1", "host-2"}
-        job = api.job(api.post("hosts/", {"cluster": cluster, "address": "10.99.0.99", "ssh_password": "x"}, expect=202))
+        job = api.job(
+            api.post("hosts/", {"cluster": cluster, "address": "10.99.0.99", "ssh_password": "x"}, expect=202)
+        )
         assert (job["state"], job["error"]["code"]) == ("failed", "no_route")
     finally:
         inside(cloud, "storage", "ip", "addr", "del", "10.99.0.22/24", "dev", "eth0")

@@ -41,7 +41,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class HostKey:
-    """A machine's SSH key: its type as `ssh-ed25519` ("" when not known), and `SHA256:<base64>` as ssh-keygen prints it."""
+    """A machine's SSH key: its type as `ssh-ed25519` ("" when not known), and `SHA256:…` as ssh-keygen says."""
 
     type: str
     fingerprint: str

@@ -14,7 +14,9 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Greatest, Now
 
+from cloud.celery import app
 from cloud.common.errors import Problem
+from cloud.celery import app
 from cloud.common.wire import Desired, Document, Held
 from cloud.infra.models import Agent, DesiredSection
 from cloud.jobs import agents, engine
@@ -146,10 +148,7 @@ def _send_on_commit(agent: UUID, section: str) -> None:
 
 def _send_soon(agent: UUID, section: str) -> None:
     """Have a worker send the section in 200 ms; more changes until then go with it."""
-    from cloud.infra import tasks
-
     key = f"mica:desired:{agent}:{section}"
     if agents.redis().set(key, 1, nx=True, px=int(COALESCE_S * 1000)):
-        tasks.send_desired.apply_async(
-            kwargs={"agent": str(agent), "section": section}, countdown=COALESCE_S, ignore_result=True
-        )
+        message = {"agent": str(agent), "section": section}
+        app.send_task("infra.send_desired", kwargs=message, countdown=COALESCE_S, ignore_result=True)

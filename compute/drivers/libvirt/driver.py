@@ -26,7 +26,7 @@ from compute.drivers.base import (
     unwatched,
 )
 from compute.drivers.dispatch import Dispatcher
-from compute.drivers.libvirt import domain_xml, guest, lifecycle, power, stats
+from compute.drivers.libvirt import domain_xml, domains, guest, lifecycle, power, stats
 from compute.drivers.libvirt.connection import Connection
 from compute.drivers.libvirt.errors import translate, translated
 from compute.drivers.libvirt.host import HostFiles, canonical, emulator, qemu_user
@@ -88,11 +88,9 @@ class LibvirtHypervisor(Hypervisor):
     def start(self, spec: DomainSpec) -> PowerState:
         uuid = canonical(spec.uuid)
         with self._calls() as connection:
-            domain = self._find(connection, uuid)
-            if domain is not None:
-                self._expect_ours(domain)
-                if self._wake(domain) == "running":
-                    return "running"
+            domain = domains.find_ours(connection, uuid, self._marks)
+            if domain is not None and domains.wake(domain) == "running":
+                return "running"
             self._create(connection, spec, is_new=domain is None)
             return "running"
 
@@ -100,11 +98,8 @@ class LibvirtHypervisor(Hypervisor):
         self, uuid: str, *, is_forced: bool = False, grace_s: float = 60.0, watch: Watch = unwatched
     ) -> PowerState:
         with self._calls() as connection:
-            domain = self._find(connection, canonical(uuid))
-            if domain is None:
-                return "stopped"
-            self._expect_ours(domain)
-            if power.is_off(domain):
+            domain = domains.find_ours(connection, canonical(uuid), self._marks)
+            if domain is None or power.is_off(domain):
                 return "stopped"
             if is_forced or not power.shut_down(domain, grace_s, self._pulse, watch):
                 power.force_off(domain)
@@ -115,7 +110,7 @@ class LibvirtHypervisor(Hypervisor):
     ) -> PowerState:
         uuid = canonical(uuid)
         with self._calls() as connection:
-            domain = self._existing(connection, uuid)
+            domain = domains.get_ours(connection, uuid, self._marks)
             if power.is_off(domain):
                 raise Rejected("domain_not_running", "The virtual machine does not run, so it cannot be restarted.")
             graceful = functools.partial(
@@ -130,9 +125,8 @@ class LibvirtHypervisor(Hypervisor):
     def remove(self, uuid: str) -> None:
         uuid = canonical(uuid)
         with self._calls() as connection:
-            domain = self._find(connection, uuid)
+            domain = domains.find_ours(connection, uuid, self._marks)
             if domain is not None:
-                self._expect_ours(domain)
                 power.force_off(domain)
                 self._undefine(domain)
             self._files.remove(uuid)
@@ -140,14 +134,14 @@ class LibvirtHypervisor(Hypervisor):
 
     def state(self, uuid: str) -> PowerState:
         with self._calls() as connection:
-            domain = self._find(connection, canonical(uuid))
+            domain = domains.find(connection, canonical(uuid))
             if domain is None:
                 raise domain_not_found(uuid)
-            return lifecycle.state(domain.state()[0])
+            return domains.state(domain)
 
     def inventory(self) -> tuple[DomainSummary, ...]:
         with self._calls() as connection:
-            found = (self._summary(domain) for domain in connection.listAllDomains(0))
+            found = (domains.summary(domain, self._marks) for domain in connection.listAllDomains(0))
             return tuple(sorted((s for s in found if s is not None), key=lambda summary: summary.uuid))
 
     def stats(self) -> tuple[DomainStats, ...]:
@@ -180,7 +174,7 @@ class LibvirtHypervisor(Hypervisor):
 
     def guest_info(self, uuid: str) -> GuestInfo:
         with self._calls() as connection:
-            return guest.info(self._existing(connection, canonical(uuid)))
+            return guest.info(domains.get_ours(connection, canonical(uuid), self._marks))
 
     @contextmanager
     def _calls(self) -> Iterator[Any]:
@@ -225,40 +219,6 @@ class LibvirtHypervisor(Hypervisor):
         if number == lifecycle.UNDEFINED:
             self._marks.forget(uuid)
 
-    def _find(self, connection: Any, uuid: str) -> Any:
-        try:
-            return connection.lookupByUUIDString(uuid)
-        except libvirt.libvirtError as error:
-            if isinstance(translate(error), NotFound):
-                return None
-            raise
-
-    def _existing(self, connection: Any, uuid: str) -> Any:
-        domain = self._find(connection, uuid)
-        if domain is None:
-            raise domain_not_found(uuid)
-        self._expect_ours(domain)
-        return domain
-
-    def _expect_ours(self, domain: Any) -> None:
-        if self._marks.of(domain) is None:
-            detail = f"The domain {domain.name()} was not made by Mica: it is left alone."
-            raise Rejected("domain_not_ours", detail)
-
-    def _wake(self, domain: Any) -> PowerState:
-        """Bring a domain that is neither off nor running to one of both; its state then."""
-        state = lifecycle.state(domain.state()[0])
-        if state == "paused":
-            domain.resume()
-        elif state == "suspended":
-            domain.pMWakeup(0)
-        elif state == "crashed":
-            power.force_off(domain)
-            return "stopped"
-        else:
-            return state
-        return "running"
-
     def _create(self, connection: Any, spec: DomainSpec, *, is_new: bool) -> None:
         """Define and switch on; a new domain for which that fails is forgotten again."""
         virt: domain_xml.VirtType = "test" if self._is_mock else "kvm" if self._kvm().is_usable else "qemu"
@@ -288,19 +248,9 @@ class LibvirtHypervisor(Hypervisor):
             if not isinstance(translate(error), NotFound):
                 raise
 
-    def _summary(self, domain: Any) -> DomainSummary | None:
-        try:
-            state = lifecycle.state(domain.state()[0])
-            mark = self._marks.of(domain)
-        except libvirt.libvirtError as error:
-            if isinstance(translate(error), NotFound):
-                return None  # gone since it was listed
-            raise
-        return DomainSummary(domain.UUIDString(), mark.name if mark else domain.name(), state, mark is not None)
-
     def _socket_of(self, uuid: str, socket: Path) -> Path:
         with self._calls() as connection:
-            if power.is_off(self._existing(connection, canonical(uuid))):
+            if power.is_off(domains.get_ours(connection, canonical(uuid), self._marks)):
                 raise Rejected("domain_not_running", "The virtual machine does not run, so it has no console.")
         return socket
 

@@ -30,6 +30,7 @@ class HostFiles:
     """The files of domains on this host, apart from volumes, and what is known of volumes before a start."""
 
     def __init__(self, state_dir: Path, run_dir: Path) -> None:
+        self._roots = (state_dir, run_dir)
         self._seeds = state_dir / "seeds"
         self._vnc = run_dir / "vnc"
         self._serial = run_dir / "serial"
@@ -50,20 +51,27 @@ class HostFiles:
 
     def prepare(self, spec: DomainSpec, virt: VirtType) -> Place:
         """Make what the domain needs on this host. Raises Rejected, Transient (`bridge_missing`: it is being made)."""
-        for directory in (self._vnc, self._serial):
-            directory.mkdir(parents=True, exist_ok=True)
-            directory.chmod(0o700)
-            os.chown(directory, *self._owner)
+        self._let_qemu_in()
         disks = {volume.uuid: disk_place(volume) for volume in spec.volumes}
         for nic in spec.nics:
             if not _has_interface(nic.bridge):
                 raise Transient("bridge_missing", f"The network bridge {nic.bridge} is not there (yet).")
         seed = self.seed(spec.uuid) if spec.seed else None
         if seed:
-            seed.parent.mkdir(parents=True, exist_ok=True)
-            seed.parent.chmod(0o711)  # QEMU may reach its own seed, and list nothing
             nocloud.write(spec, seed)
         return Place(virt, self.vnc(spec.uuid), self.serial(spec.uuid), seed, disks=disks)
+
+    def _let_qemu_in(self) -> None:
+        """Sockets are QEMU's to make; it may pass through the agent's directories to them, and list nothing there."""
+        for directory in (self._vnc, self._serial, self._seeds):
+            directory.mkdir(parents=True, exist_ok=True)
+        for directory in (self._vnc, self._serial):
+            directory.chmod(0o700)
+            os.chown(directory, *self._owner)
+        user, group = self._owner
+        for directory in (*self._roots, self._seeds) if user else ():
+            os.chown(directory, -1, group)
+            directory.chmod(0o710)
 
     def remove(self, uuid: str) -> None:
         """Delete what `prepare` and QEMU made; absent is fine."""

@@ -14,6 +14,8 @@ from cloud.infra.models import Agent
 from compute.models import Instance, InstanceState
 from compute.services import doors
 
+BOOT_PATIENCE_S = 60
+
 
 class Command(BaseCommand):
     help = "Connect standard input and output to a TCP port of an instance, through its own network."
@@ -45,8 +47,7 @@ def find(name: str) -> Instance:
 async def _connect(name: str, port: int) -> None:
     instance = await sync_to_async(find)(name)
     door = await sync_to_async(doors.tunnel_door)(instance, port=port)
-    agent = await Agent.objects.aget(pk=door.agent)
-    reader, writer = await streams.open(agent, door.verb, door.resource, door.params)
+    reader, writer = await _knock(door)
     loop = asyncio.get_running_loop()
     stdin = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
@@ -58,11 +59,31 @@ async def _connect(name: str, port: int) -> None:
         if writer.can_write_eof():
             writer.write_eof()
 
-    sender = asyncio.create_task(up())
-    while chunk := await reader.read(65536):
-        await loop.run_in_executor(None, _write, chunk)
-    sender.cancel()
+    async def down() -> None:
+        while chunk := await reader.read(65536):
+            await loop.run_in_executor(None, _write, chunk)
+
+    sender, receiver = asyncio.create_task(up()), asyncio.create_task(down())
+    # The guest's end ends it; ours only when it breaks: there may still be an answer to what was sent last.
+    await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
+    if not receiver.done() and not sender.exception():
+        await receiver
+    for task in (sender, receiver):
+        task.cancel()
     writer.close()
+
+
+async def _knock(door: doors.Door) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open the door, with patience: a guest that was just started is running before it has booted."""
+    agent = await Agent.objects.aget(pk=door.agent)
+    end = asyncio.get_running_loop().time() + BOOT_PATIENCE_S
+    while True:
+        try:
+            return await streams.open(agent, door.verb, door.resource, door.params)
+        except Problem as problem:
+            if problem.code != "connect_failed" or asyncio.get_running_loop().time() > end:
+                raise
+        await asyncio.sleep(1)
 
 
 def _write(chunk: bytes) -> None:

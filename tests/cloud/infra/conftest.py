@@ -98,11 +98,6 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
         kept.tasks.append((name, kwargs or {}))
 
     monkeypatch.setattr(app, "send_task", send_task)
-    for name in ("infra.send_desired",):
-        app.loader.import_default_modules()
-        monkeypatch.setattr(
-            app.tasks[name], "apply_async", lambda kwargs, name=name, **options: send_task(name, kwargs=kwargs)
-        )
     monkeypatch.setattr(agents, "send_desired", kept.desired.append)
     monkeypatch.setattr(engine, "wake", kept.woken.append)
     return kept

@@ -133,7 +133,9 @@ class TestHosts(ResourceApiTests):
         assert problem["advice"]
         assert Host.objects.count() == Agent.objects.count() == 1
 
-    @pytest.mark.parametrize(("given", "kept"), [("HOST-1.Example.ORG.", "host-1.example.org"), ("fd00:0::1", "fd00::1")])
+    @pytest.mark.parametrize(
+        ("given", "kept"), [("HOST-1.Example.ORG.", "host-1.example.org"), ("fd00:0::1", "fd00::1")]
+    )
     def test_addresses_are_kept_in_one_form(self, admin: Client, given: str, kept: str) -> None:
         assert self.create(admin, address=given).status_code == 202
         assert Host.objects.get().address == kept
@@ -155,9 +157,7 @@ class TestHosts(ResourceApiTests):
         assert body["capacity"]["memory_limit_bytes"] == 8 << 30
 
     def test_without_capacity_and_with_a_reason(self, admin: Client) -> None:
-        host = HostFactory(
-            has_capacity=False, connection=Connection.DISCONNECTED, connection_reason="agent_silent"
-        )
+        host = HostFactory(has_capacity=False, connection=Connection.DISCONNECTED, connection_reason="agent_silent")
         body = admin.get(self.detail(host)).json()
         assert body["capacity"] is None
         assert "15 seconds" in body["connection_reason"]

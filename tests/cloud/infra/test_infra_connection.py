@@ -132,9 +132,7 @@ class TestWatch:
         watch()
         assert {told[1] for told in heard.all} == {first.pk, second.pk}
 
-    def test_nobody_in_the_first_minute_of_redis(
-        self, watch: Callable[..., None], store: Any, heard: Heard
-    ) -> None:
+    def test_nobody_in_the_first_minute_of_redis(self, watch: Callable[..., None], store: Any, heard: Heard) -> None:
         AgentFactory()
         watch(uptime_s=59)
         assert heard.all == []
@@ -158,9 +156,7 @@ class TestWatch:
         with django_assert_max_num_queries(1):
             watch()
 
-    def test_a_redis_without_its_users_gets_them_again(
-        self, watch: Callable[..., None], store: Any
-    ) -> None:
+    def test_a_redis_without_its_users_gets_them_again(self, watch: Callable[..., None], store: Any) -> None:
         agent = AgentFactory(redis_password_hash="a" * 64)
         AgentFactory(redis_password_hash="")
         beat(store, agent)
@@ -194,7 +190,9 @@ class TestHello:
         assert heard.all == [("connected", agent.pk, False)]
         assert f"hello:{agent.pk}" in sent.woken
 
-    def test_restarted_agent_and_restarted_machine(self, sent: Sent, heard: Heard, on_commit: Callable[[], Any]) -> None:
+    def test_restarted_agent_and_restarted_machine(
+        self, sent: Sent, heard: Heard, on_commit: Callable[[], Any]
+    ) -> None:
         agent = AgentFactory()
         for boot_id in ("boot-1", "boot-2"):
             with on_commit():

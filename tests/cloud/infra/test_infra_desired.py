@@ -1,7 +1,7 @@
 """Desired sections: numbers that grow, sends that are coalesced, losses that are mended."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,11 +24,11 @@ def agent(db: None, store: Any) -> Agent:
 
 
 @pytest.fixture
-def networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def networks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Who computes the sections; what it answers is the test's."""
     body: dict[str, Any] = {"bridges": ["a"]}
     monkeypatch.setattr(desired, "_providers", {"networks": lambda agent: dict(body), "dhcp": lambda agent: {}})
-    yield body
+    return body
 
 
 def held(agent: Agent, number: int, failure: Failure | None = None, section: str = "networks") -> dict[str, Any]:

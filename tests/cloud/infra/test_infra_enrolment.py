@@ -38,10 +38,10 @@ if sys.argv[1] == "preflight":
 elif sys.argv[1] == "csr":
     import os
     os.makedirs("/etc/mica/agent", exist_ok=True)
-    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "/etc/mica/agent/key.pem"],
-                   check=True)
-    subprocess.run(["openssl", "req", "-new", "-key", "/etc/mica/agent/key.pem", "-subj", "/CN=" + sys.argv[3]],
-                   check=True)
+    key = "/etc/mica/agent/key.pem"
+    make = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key]
+    subprocess.run(make, check=True)
+    subprocess.run(["openssl", "req", "-new", "-key", key, "-subj", "/CN=" + sys.argv[3]], check=True)
 """
 FILES = {
     "/opt/mica/agent.pyz",
@@ -90,7 +90,9 @@ def line(store: Any, monkeypatch: pytest.MonkeyPatch) -> Line:
     wires = Line()
     for module in (engine, services, sweep):
         monkeypatch.setattr(module, "kick", lambda job, queue="control": wires.kicks.append((job, queue)))
-    monkeypatch.setattr(agents, "send_command", lambda agent, command, is_bulk: wires.commands.append((str(agent), command)))
+    monkeypatch.setattr(
+        agents, "send_command", lambda agent, command, is_bulk: wires.commands.append((str(agent), command))
+    )
     return wires
 
 
@@ -361,9 +363,7 @@ class TestReconnect:
         assert agent.certificate_serial == host.agent.certificate_serial  # type: ignore[union-attr]
         assert Host.objects.get().state == HostState.READY
 
-    def test_a_changed_host_key_must_be_confirmed(
-        self, host: Host, machine: Machine, actor: Actor, line: Line
-    ) -> None:
+    def test_a_changed_host_key_must_be_confirmed(self, host: Host, machine: Machine, actor: Actor, line: Line) -> None:
         machine.stop()
         machine.new_host_key()
         machine.start()
@@ -397,9 +397,7 @@ class TestDelete:
         line.run()
         return Job.objects.get(pk=job.pk)
 
-    def test_nothing_stays(
-        self, host: Host, actor: Actor, line: Line, store: Any, places: dict[str, Any]
-    ) -> None:
+    def test_nothing_stays(self, host: Host, actor: Actor, line: Line, store: Any, places: dict[str, Any]) -> None:
         assert self.delete(host, actor, line).state == JobState.SUCCEEDED
         nothing_stays(store, places)
 

@@ -1,7 +1,9 @@
 """What an agent may do in Redis, asked of a real one: its own work, and nothing else."""
 
 import hashlib
-import threading
+import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -11,14 +13,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from cloud.agent.config import AgentConfig
-from cloud.agent.intake import Intake
-from cloud.agent.link import RedisLink
 from cloud.celery import app
 from cloud.common.wire import Query
 from cloud.infra.drivers import redis_acl
 from cloud.jobs import agents
-from tests.cloud.agent.waiting import wait_until
 
 PASSWORD = "agent-password"
 HASH = hashlib.sha256(PASSWORD.encode()).hexdigest()
@@ -27,9 +25,7 @@ HASH = hashlib.sha256(PASSWORD.encode()).hexdigest()
 def sign_in(port: int, agent: str, password: str = PASSWORD) -> Any:
     """A connection as this agent, which takes the first refusal as the answer."""
     user = redis_acl.user_name(agent)
-    return redis.Redis(
-        port=port, username=user, password=password, decode_responses=True, retry=Retry(NoBackoff(), 0)
-    )
+    return redis.Redis(port=port, username=user, password=password, decode_responses=True, retry=Retry(NoBackoff(), 0))
 
 
 @pytest.fixture
@@ -138,49 +134,58 @@ def test_users_survive_a_restart_of_redis(store: Any, agent: str) -> None:
     assert redis_acl.user_name(agent) in redis_acl.users(store)
 
 
-def test_an_agents_celery_and_link_work_within_these_bounds(
-    store: Any, agent: str, redis_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The agent's own classes, on both queues and every key: Redis must have refused nothing."""
+AGENT = """
+import json, sys, threading
+from cloud.agent.config import AgentConfig
+from cloud.agent.intake import Intake
+from cloud.agent.link import RedisLink
+
+config = AgentConfig(**json.loads(sys.argv[1]))
+link = RedisLink(config, None)
+
+def take(query):
+    link.beat({"boot_id": "b"})
+    link.show_progress("key", {"percent": 1.0})
+    link.is_aborted("key")
+    link.forget("key")
+    link.show_sample({})
+    link.answer_query(query.id, {"id": query.id})
+    link.part()
+
+def connected():
+    intake.send("infra.agent_hello", {})
+
+intake = Intake(config, command=None, desired=None, query=take, connected=connected)
+threading.Thread(target=lambda: (sys.stdin.read(), intake.stop()), daemon=True).start()
+intake.run()
+"""
+
+
+def test_an_agents_celery_and_link_work_within_these_bounds(store: Any, agent: str, redis_port: int) -> None:
+    """The agent's own classes in a process of their own, on both queues and every key: Redis must refuse nothing."""
     store.execute_command("ACL", "LOG", "RESET")
-    monkeypatch.setattr(app.conf, "broker_url", f"redis://127.0.0.1:{redis_port}/0")
-    config = AgentConfig(
-        agent,
-        redis_url=f"redis://127.0.0.1:{redis_port}/0",
-        redis_username=redis_acl.user_name(agent),
-        redis_password=PASSWORD,
-    )
-    got: list[Query] = []
-    connected = threading.Event()
-    intake = Intake(
-        config,
-        command=lambda command, is_bulk: None,
-        desired=lambda desired: None,
-        query=got.append,
-        connected=connected.set,
-    )
-    worker = threading.Thread(target=intake.run, daemon=True)
-    worker.start()
+    url = f"redis://127.0.0.1:{redis_port}/0"
+    config = {
+        "uuid": agent,
+        "redis_url": url,
+        "redis_username": redis_acl.user_name(agent),
+        "redis_password": PASSWORD,
+    }
+    process = subprocess.Popen([sys.executable, "-c", AGENT, json.dumps(config)], stdin=subprocess.PIPE)
     try:
-        assert connected.wait(10), store.execute_command("ACL", "LOG")
-        document = Query("one", "a.query", {}, 2e9).to_document()
-        with app.connection_for_write(f"redis://127.0.0.1:{redis_port}/0") as broker:
-            for queue in (agents.queue(agent), agents.queue(agent, is_bulk=True)):
+        assert store.blpop(["control.answers"], timeout=20), refusals(store)
+        with app.connection_for_write(url) as broker:
+            for number, queue in enumerate((agents.queue(agent), agents.queue(agent, is_bulk=True))):
+                document = Query(f"query-{number}", "a.query", {}, 2e9).to_document()
                 app.send_task("agent.query", kwargs={"document": document}, queue=queue, connection=broker)
-        wait_until(lambda: len(got) == 2)
-        intake.send("infra.observed", {"hello": 1})
-        assert store.llen("control.answers") == 1
-        link = RedisLink(config, None)  # type: ignore[arg-type]
-        link.beat({"boot_id": "b"})
-        link.show_progress("key", {"percent": 1.0})
-        link.is_aborted("key")
-        link.forget("key")
-        link.show_sample({})
-        link.answer_query("one", {})
-        link.part()
+                assert store.blpop([f"mica:answer:query-{number}"], timeout=10), refusals(store)
     finally:
-        intake.stop()
-        worker.join(10)
+        process.communicate(b"", timeout=10)
+    assert process.returncode == 0
+    assert refusals(store) == []
+
+
+def refusals(store: Any) -> list[tuple[str, str]]:
+    """What Redis refused its users lately: why, and which command or key."""
     entries = [dict(zip(entry[::2], entry[1::2], strict=True)) for entry in store.execute_command("ACL", "LOG")]
-    assert [(entry["reason"], entry["object"]) for entry in entries] == []
-    assert not worker.is_alive()
+    return [(entry["reason"], entry["object"]) for entry in entries]

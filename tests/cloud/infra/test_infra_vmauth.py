@@ -35,8 +35,6 @@ class Store(BaseHTTPRequestHandler):
         self.send_response(204)
         self.end_headers()
 
-    do_GET = do_POST
-
     def log_message(self, *_: Any) -> None:
         """Says nothing."""
 

@@ -1,5 +1,6 @@
 """What the libvirt driver reads: statistics, guest information, capabilities, errors; and how it looks at volumes."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from compute.drivers.base import DiskStats, NicStats
 from compute.drivers.libvirt import errors, guest, host, lifecycle, stats
 from compute.drivers.libvirt.domain_xml import DiskPlace
 from compute.drivers.libvirt.metadata import Mark, tap_name
-from compute.messages import DomainVolume, GuestInfo
+from compute.messages import DomainSpec, DomainVolume, GuestInfo
 
 NIC = "9c9e6679-7425-40de-944b-e07fc1f90ae7"
 RECORD: dict[str, Any] = {
@@ -134,6 +135,22 @@ def test_a_volume_is_looked_at_before_the_start(tmp_path: Path) -> None:
     with pytest.raises(driver.Rejected) as missing:
         host.disk_place(DomainVolume("v", str(tmp_path / "b")))
     assert missing.value.code == "volume_missing"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_qemu_reaches_its_own_files_and_lists_nothing(tmp_path: Path) -> None:
+    state, run = tmp_path / "state", tmp_path / "run"
+    for directory in (state, run):
+        directory.mkdir(mode=0o700)
+    files = host.HostFiles(state, run)
+    files.give_to((64055, 108))
+    files.prepare(DomainSpec("u", "n", 1, 1024), "qemu")
+    for directory in (state, run, state / "seeds"):
+        found = directory.stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (0, 108, 0o710)
+    for directory in (run / "vnc", run / "serial"):
+        found = directory.stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (64055, 108, 0o700)
 
 
 @pytest.mark.parametrize("uuid", ["../../etc/passwd", "", "x", "7c9e6679-7425-40de-944b-e07fc1f90ae7/.."])

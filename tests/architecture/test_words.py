@@ -1,0 +1,244 @@
+"""What people read is there in both languages, in the words of the glossary, chosen when it is read."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as configured
+from django.db import transaction
+from django.utils import translation
+from django.utils.translation import gettext_lazy as _
+
+from cloud.accounts.models import Project
+from cloud.common import permissions
+from cloud.common.actor import Actor
+from cloud.common.errors import Conflict
+from cloud.config import registry
+from cloud.infra.models import Zone
+from cloud.jobs import engine, services
+from cloud.jobs.workflow import WORKFLOWS, Context, Step, Workflow
+from launcher import messages
+from tests.base.clients import Client
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CATALOGUE = CHECKOUT / "cloud/locale/zh_Hans/LC_MESSAGES/django.po"
+CHINESE = {"HTTP_ACCEPT_LANGUAGE": "zh-CN,zh;q=0.9,en;q=0.5"}
+NOBODYS = "00000000-0000-4000-8000-000000000000"
+PLACEHOLDER = re.compile(r"%(?:\([a-z_]+\))?[a-z]")
+HAN = re.compile(r"[\u4e00-\u9fff]")
+
+# The glossary: an English text that has the word has the Chinese one in its translation.
+GLOSSARY = {
+    r"instances?": "云主机",
+    r"hosts?(?! key)": "物理机",
+    r"image servers?": "镜像服务器",
+    r"volumes?": "云盘",
+    r"primary storages?": "主存储",
+    r"disk offerings?": "云盘规格",
+    r"instance offerings?": "计算规格",
+    r"zones?": "区域",
+    r"clusters?": "集群",
+    r"L2 networks?": "二层网络",
+    r"L3 networks?": "三层网络",
+    r"IP ranges?": "网络段",
+    r"network cards?": "网卡",
+    r"recycle bin": "回收站",
+    r"expunged?": "彻底删除",
+    r"accounts?": "账户",
+    r"projects?": "项目",
+    r"users?": "用户",
+    r"roles?": "角色",
+    r"jobs?": "任务",
+    r"quota": "配额",
+    r"operation log": "操作日志",
+    r"VXLAN pools?": "VXLAN网络池",
+    r"over-provisioning": "超分率",
+}
+# The English word means something else there, or the Chinese sentence does without it.
+OTHER_SENSE = {
+    "Give a URL with a host, other characters percent-encoded.",
+    "%(image)s is an ISO; volumes are made from templates.",
+}
+
+
+@pytest.fixture(autouse=True)
+def _catalogue(tmp_path: Path, settings: Any) -> None:
+    """The catalogue as it stands in the checkout, compiled or not."""
+    compiled = tmp_path / "zh_Hans/LC_MESSAGES/django.mo"
+    compiled.parent.mkdir(parents=True)
+    subprocess.run(["msgfmt", "--check", "--output-file", compiled, CATALOGUE], check=True, capture_output=True)
+    settings.LOCALE_PATHS = [tmp_path]
+
+
+def texts() -> dict[str, str]:
+    """The catalogue: English → Chinese."""
+    catalogue = translation.trans_real.DjangoTranslation("zh-hans", domain="django", localedirs=configured.LOCALE_PATHS)
+    return {english: chinese for english, chinese in catalogue._catalog.items() if english}
+
+
+def chinese_of(text: Any) -> str:
+    with translation.override("zh-hans"):
+        return str(text)
+
+
+# The catalogue
+
+
+def test_nothing_is_left_out() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher.messages"], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_left_out_is_found(tmp_path: Path) -> None:
+    """In code and in an app's templates alike."""
+    marked = 'from django.utils.translation import gettext as _\nTEXT = _("A text of code")\n'
+    (tmp_path / "cloud/portal/templates").mkdir(parents=True)
+    (tmp_path / "cloud/some.py").write_text(marked)
+    (tmp_path / "cloud/portal/templates/page.html").write_text('{% load i18n %}{% translate "A text of a page" %}')
+    shutil.copytree(CHECKOUT / "launcher", tmp_path / "launcher", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "cloud/locale/zh_Hans/LC_MESSAGES").mkdir(parents=True)
+    copy = tmp_path / "cloud/locale/zh_Hans/LC_MESSAGES/django.po"
+    head = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n'
+    for known, missing in ((("code",), "page"), (("page",), "code"), (("code", "a page"), None)):
+        kept = "".join(f'msgid "A text of {word}"\nmsgstr "文本"\n\n' for word in known)
+        copy.write_text(head + kept.replace("of page", "of a page"))
+        done = subprocess.run(
+            [sys.executable, "-m", "launcher.messages"],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == (1 if missing else 0), done.stdout + done.stderr
+        assert missing is None or missing in done.stderr
+
+
+def test_no_entry_is_in_doubt_or_noise() -> None:
+    catalogue = CATALOGUE.read_text()
+    assert "fuzzy" not in catalogue
+    assert "#~" not in catalogue
+    assert not re.search(r"^#: \S+:\d+", catalogue, re.MULTILINE)
+    assert not re.search(r'msgstr ""\n\n', catalogue)
+
+
+def test_values_keep_their_places() -> None:
+    for english, chinese in texts().items():
+        assert sorted(PLACEHOLDER.findall(english)) == sorted(PLACEHOLDER.findall(chinese)), english
+
+
+def test_the_words_are_the_glossarys() -> None:
+    wrong = [
+        (english, chinese)
+        for english, chinese in texts().items()
+        for word, ours in GLOSSARY.items()
+        if english not in OTHER_SENSE and re.search(rf"\b{word}\b", english, re.IGNORECASE) and ours not in chinese
+    ]
+    assert wrong == []
+
+
+def test_chinese_is_written_as_chinese() -> None:
+    """Full-width stops and commas after Chinese, and a sentence ends as its original does."""
+    for english, chinese in texts().items():
+        assert not re.search(r"[\u4e00-\u9fff][,;:?!]|[\u4e00-\u9fff]\.$", chinese), chinese
+        if re.search(r"\w\.$", english) and HAN.search(chinese):
+            assert chinese.endswith("。"), chinese
+
+
+def test_registers_are_translated() -> None:
+    labels = [*permissions.declared().values(), *(setting.label for setting in registry.declared().values())]
+    labels += [text for setting in registry.declared().values() if (text := setting.help)]
+    assert len(labels) > 100
+    assert [str(label) for label in labels if not HAN.search(chinese_of(label))] == []
+    named = [name for name in WORKFLOWS if not name.startswith("test.")]
+    assert named
+    verbs = [WORKFLOWS[name].verb for name in named]
+    steps = [step.label for name in named for step in WORKFLOWS[name].steps]
+    assert [str(said) for said in (*verbs, *steps) if not HAN.search(chinese_of(said))] == []
+
+
+# What a caller reads
+
+
+def test_a_problem_comes_in_the_readers_language(admin: Client) -> None:
+    """One process, one text after the other in either language: nothing is settled when a module is imported."""
+    for _again in range(2):
+        there = admin.get(f"/api/v1/zones/{NOBODYS}/").json()
+        assert (there["title"], there["detail"]) == ("Not found", "There is no such resource.")
+        here = admin.get(f"/api/v1/zones/{NOBODYS}/", **CHINESE)
+        assert (here.json()["title"], here.json()["detail"]) == ("未找到", "资源不存在。")
+        assert here.headers["Content-Language"] == "zh-hans"
+
+
+def test_a_refused_field_says_why_in_chinese(admin: Client) -> None:
+    body = admin.post("/api/v1/zones/", {"name": "", "nonsense": 1}, **CHINESE).json()
+    assert body["title"] == "输入无效"
+    assert body["errors"]["nonsense"] == ["没有这个字段。"]
+    assert HAN.search(body["errors"]["name"][0])
+
+
+def test_anonymous_are_told_in_chinese(anonymous: Client) -> None:
+    body = anonymous.get("/api/v1/zones/", **CHINESE).json()
+    assert body["title"] == "请先登录"
+    assert "登录" in body["detail"]
+    assert "登录" in body["advice"]
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Workflow]]:
+    """A workflow whose one step fails with `problem`."""
+
+    class Fail(Step):
+        label = _("Creating the volumes")
+        problem: Exception
+
+        def run(self, ctx: Context) -> None:
+            raise self.problem
+
+    class Failing(Workflow):
+        name = "test.words"
+        verb = _("Start instance")
+        steps = [Fail]
+
+    for module in (engine, services):
+        monkeypatch.setattr(module, "kick", lambda *_words: None)
+    yield Failing
+    WORKFLOWS.pop("test.words")
+
+
+def failed_job(workflow: type[Workflow], problem: Exception, project: Project, actor: Actor) -> str:
+    """A job that failed with the problem, in a process that speaks English; its place in the API."""
+    zone = Zone.objects.create(name=str(uuid.uuid4()), project=project)
+    workflow.steps[0].problem = problem  # type: ignore[attr-defined]
+    with transaction.atomic():
+        job = services.open(workflow, resource=zone, actor=actor)
+    with translation.override("en"):
+        engine.advance(job.pk)
+    return f"/api/v1/jobs/{job.pk}/"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_jobs_failure_comes_in_the_readers_language(
+    failing: type[Workflow], admin: Client, admin_project: Project, actor: Actor
+) -> None:
+    problem = Conflict(_("The image is gone."), advice=_("Try again in a moment."))
+    place = failed_job(failing, problem, admin_project, actor)
+    for _again in range(2):
+        there, here = admin.get(place).json(), admin.get(place, **CHINESE).json()
+        assert there["state"] == here["state"] == "failed"
+        assert (there["verb"], here["verb"]) == ("Start instance", "启动云主机")
+        assert (there["steps"][0]["label"], here["steps"][0]["label"]) == ("Creating the volumes", "创建云盘")
+        assert there["error"]["detail"] == there["steps"][0]["error"]["detail"] == "The image is gone."
+        assert here["error"]["detail"] == here["steps"][0]["error"]["detail"] == "镜像已不存在。"
+        assert here["error"]["title"] == "当前无法执行此操作"
+        assert here["error"]["advice"] == "请稍后重试。"
+        assert here["error"]["code"] == there["error"]["code"] == "conflict"
