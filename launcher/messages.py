@@ -1,6 +1,6 @@
 """Checks that every string the user sees is translated (run by the venv: `python -m launcher.messages`).
 
-xgettext (GNU gettext) collects what the code and the templates mark, msgcmp compares it with each catalogue.
+xgettext (GNU gettext) collects what the code and the templates mark, msgmerge lays it over each catalogue.
 """
 
 from __future__ import annotations
@@ -30,34 +30,62 @@ FOLDERS = ("cloud", "compute", "storage", "network", "backup", "monitoring", "bi
 
 
 def main() -> int:
-    """Print what is missing; 1 if anything is."""
+    """Print each text that has no translation, or a doubtful one, with its place in the code; 1 if there are any."""
     checkout = Path(__file__).resolve().parent.parent
-    sources = [file for folder in FOLDERS for file in sorted((checkout / folder).rglob("*.py"))]
     with tempfile.TemporaryDirectory() as scratch:
         template = Path(scratch) / "all.pot"
-        keywords = [f"--keyword={keyword}" for keyword in KEYWORDS]
-        subprocess.run(
-            [
-                "xgettext",
-                "--language=Python",
-                "--from-code=UTF-8",
-                "--keyword",
-                *keywords,
-                "--output",
-                template,
-                "--force-po",
-                *sources,
-                *_templates(checkout, Path(scratch)),
-            ],
-            check=True,
-        )
+        _collect(checkout, template)
         has_messages = template.read_text().count("\nmsgid ") > 1
         found = catalogues(Instance.of_checkout(checkout))
         if has_messages and not found:
             print("There is no catalogue: cloud/locale/zh_Hans/LC_MESSAGES/django.po")
             return 1
-        failed = [file for file in found if subprocess.run(["msgcmp", file, template], check=False).returncode]
-    return 1 if failed else 0
+        lacking = {file: _lacking(file, template) for file in found}
+    for file, entries in lacking.items():
+        if entries:
+            print(f"{file.relative_to(checkout)} has no translation of:\n\n{entries}")
+    return 1 if any(lacking.values()) else 0
+
+
+def _collect(checkout: Path, template: Path) -> None:
+    sources = [file.relative_to(checkout) for folder in FOLDERS for file in sorted((checkout / folder).rglob("*.py"))]
+    keywords = [f"--keyword={keyword}" for keyword in KEYWORDS]
+    subprocess.run(
+        [
+            "xgettext",
+            "--language=Python",
+            "--from-code=UTF-8",
+            "--keyword",
+            *keywords,
+            "--output",
+            template,
+            "--force-po",
+            *sources,
+            *_templates(checkout, template.parent),
+        ],
+        cwd=checkout,
+        check=True,
+    )
+
+
+def _lacking(catalogue: Path, template: Path) -> str:
+    """The entries of the template that the catalogue does not translate; raises when it is no catalogue."""
+    merged = template.with_name("merged.po")
+    merging: list[str | Path] = [
+        "msgmerge",
+        "--quiet",
+        "--no-fuzzy-matching",
+        f"--output-file={merged}",
+        catalogue,
+        template,
+    ]
+    subprocess.run(merging, check=True)
+    entries = []
+    for kind in ("--untranslated", "--only-fuzzy"):
+        choosing: list[str | Path] = ["msgattrib", kind, "--no-obsolete", merged]
+        chosen = subprocess.run(choosing, check=True, capture_output=True, encoding="UTF-8")
+        entries.append(chosen.stdout.partition("\n\n")[2])  # the first entry is the header
+    return "\n".join(filter(None, entries))
 
 
 def _templates(checkout: Path, scratch: Path) -> Iterator[Path]:

@@ -11,7 +11,7 @@ import secrets as random
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -118,7 +118,7 @@ def bring_back(remote: Remote) -> None:
 def sign(remote: Remote, agent: Agent) -> str:
     """Have the machine make a key and ask for a certificate; sign it and put it there. Returns the serial number."""
     request = remote.check([*PYTHON, "csr", "--uuid", str(agent.pk)])
-    directory: Path = _places()["pki"]
+    directory: Path = settings.MICA["pki"]
     addresses = sorted({agent.address, resolve(agent.address, agent.ssh_port, may_loop=True)})
     try:
         signed = pki.sign_request(directory, request, agent=str(agent.pk), addresses=addresses)
@@ -137,7 +137,7 @@ def new_password() -> tuple[str, str]:
 
 def write_config(remote: Remote, agent: Agent, *, password: str, hypervisor: str) -> None:
     """Write agent.json: who the machine is, where control is, and its secrets; readable by root alone."""
-    places = _places()
+    places = settings.MICA
     document = {
         "uuid": str(agent.pk),
         "kind": agent.kind,
@@ -176,7 +176,7 @@ def give_token(agent: Agent) -> None:
 
 def publish_tokens() -> None:
     """Write vmauth's list from the database and have it read: one writer at a time, so that none is forgotten."""
-    places = _places()
+    places = settings.MICA
     if not places["vmauth_file"]:
         return
     with transaction.atomic():
@@ -223,10 +223,6 @@ def enrolled_as(remote: Remote) -> str:
     except ValueError:
         return ""
     return str(document.get("uuid", "")) if isinstance(document, dict) else ""
-
-
-def _places() -> dict[str, Any]:
-    return cast(dict[str, Any], settings.MICA)
 
 
 def _supervisor(remote: Remote) -> str:

@@ -68,7 +68,10 @@ def progress(keys: list[str]) -> dict[str, Document]:
     """What agents say of the commands in work: {key: {percent, text, bytes_done, bytes_total}}."""
     if not keys:
         return {}
-    found = redis().mget([f"mica:progress:{key}" for key in keys])
+    try:
+        found = redis().mget([f"mica:progress:{key}" for key in keys])
+    except redis_client.RedisError:
+        return {}  # a job can be looked at without its progress
     return {key: json.loads(text) for key, text in zip(keys, found, strict=True) if text}
 
 

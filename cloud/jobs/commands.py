@@ -98,7 +98,7 @@ class Commanding:
             from cloud.jobs.engine import database_now
 
             job.step_deadline_at = database_now() + timedelta(seconds=step.deadline)
-        transaction.on_commit(lambda: agents.send_command(agent, command, is_bulk=step.is_bulk))
+        transaction.on_commit(lambda: agents.send_command(agent, command, is_bulk=step.is_bulk), robust=True)
         return self._let_go()
 
     def resend(self, step: AgentStep) -> tuple[str, Command] | None:

@@ -228,7 +228,7 @@ class Turn(Commanding):
     def _begin_undo(self, error: Document) -> Outcome:
         job = self.job
         keys = [key for key, held in job.waiting.items() if "agent" in held and "answer" not in held]
-        transaction.on_commit(lambda: agents.abort(keys))
+        transaction.on_commit(lambda: agents.abort(keys), robust=True)
         self._mark("failed", error)
         job.error = job.error or error
         job.state, job.attempt, job.waiting, job.step_deadline_at = JobState.UNDOING, 1, {}, None
@@ -308,7 +308,7 @@ class Turn(Commanding):
         if parent:
             from cloud.jobs import batches
 
-            transaction.on_commit(lambda: batches.settle(parent))
+            transaction.on_commit(lambda: batches.settle(parent), robust=True)
         return Outcome.ENDED
 
 

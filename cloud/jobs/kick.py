@@ -1,4 +1,8 @@
-"""Having a worker go on with a job. A lost message is made good by the sweep."""
+"""Having a worker go on with a job.
+
+A message that is lost, or cannot be sent because the broker is away, is made good by the sweep: whoever calls this after a
+commit lets it fail (`on_commit(..., robust=True)`).
+"""
 
 from uuid import UUID
 

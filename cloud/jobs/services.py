@@ -47,7 +47,7 @@ def open(
     )
     _hold(job, sorted([resource, *resources], key=lambda held: str(held.pk)), workflow.activity)
     audit.record(workflow.name, actor=actor, resource=resource, job=job)
-    transaction.on_commit(lambda: kick(job.uuid, first_queue(workflow)))
+    transaction.on_commit(lambda: kick(job.uuid, first_queue(workflow)), robust=True)
     return job
 
 
@@ -110,8 +110,8 @@ def cancel(job: Job, *, actor: Actor) -> Job:
             job.state, job.is_cancelled = JobState.CANCELLING, True
             job.save(update_fields=["state", "is_cancelled"])
             keys = [key for key, held in job.waiting.items() if "agent" in held]
-            transaction.on_commit(lambda: agents.abort(keys))
-            transaction.on_commit(lambda: kick(job.uuid, step.queue))
+            transaction.on_commit(lambda: agents.abort(keys), robust=True)
+            transaction.on_commit(lambda: kick(job.uuid, step.queue), robust=True)
         audit.record("job.cancel", actor=actor, resource=job, job=job)
     for child in children:
         try:

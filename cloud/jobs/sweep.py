@@ -55,7 +55,7 @@ def _send_again(job: Job) -> None:
     locked.waiting[command.key]["sent_at"] = time.time()
     locked.save(update_fields=["waiting"])
     is_bulk = turn.step.is_bulk if isinstance(turn.step, AgentStep) else False
-    transaction.on_commit(lambda: agents.send_command(agent, command, is_bulk=is_bulk))
+    transaction.on_commit(lambda: agents.send_command(agent, command, is_bulk=is_bulk), robust=True)
 
 
 def forget_old() -> None:

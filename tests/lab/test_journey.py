@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 import websockets
 
 from launcher.cloud import Cloud
@@ -80,13 +81,10 @@ def test_the_console_speaks_rfb_once_for_each_ticket(api: Api) -> None:
     ticket = api.post(f"instances/{hello['uuid']}/console/")
     url = f"{api.base.replace('http', 'ws')}{ticket['path']}"
     assert asyncio.run(_greeting(url)).startswith(b"RFB 003.")
-    try:
+    with pytest.raises(websockets.ConnectionClosed) as closed:
         asyncio.run(_greeting(url))
-    except websockets.ConnectionClosed as closed:
-        assert closed.rcvd is not None
-        assert closed.rcvd.code == 4404
-    else:
-        raise AssertionError("a ticket opened twice")
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4404
 
 
 def test_several_at_once_under_one_parent(api: Api, tidy: list[str]) -> None:

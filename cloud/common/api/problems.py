@@ -9,6 +9,7 @@ from django.db import DataError, IntegrityError, OperationalError
 from django.db.models import ProtectedError
 from django.http import Http404, JsonResponse
 from django.utils.translation import gettext as _
+from redis.exceptions import RedisError
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.serializers import as_serializer_error
@@ -86,6 +87,9 @@ def translate(error: Exception) -> Problem | None:
         case OperationalError():
             log.error("database_unavailable", exc_info=error)
             return Unavailable(_("The database does not answer."), advice=_("Try again in a few seconds."))
+        case RedisError():
+            log.error("redis_unavailable", exc_info=error)
+            return Unavailable(_("The message store does not answer."), advice=_("Try again in a few seconds."))
         case exceptions.APIException():
             return _of_framework(error)
     return None

@@ -42,7 +42,7 @@ def hello(document: Document) -> None:
         _note_hardware(host, said.facts)
     desired.settle(agent, said.held, is_hello=True)
     _connected(agent.pk, rebooted=rebooted, is_hello=True)
-    transaction.on_commit(lambda: engine.wake(f"hello:{agent.pk}"))
+    transaction.on_commit(lambda: engine.wake(f"hello:{agent.pk}"), robust=True)
 
 
 def watch() -> None:

@@ -16,7 +16,6 @@ from django.db.models.functions import Greatest, Now
 
 from cloud.celery import app
 from cloud.common.errors import Problem
-from cloud.celery import app
 from cloud.common.wire import Desired, Document, Held
 from cloud.infra.models import Agent, DesiredSection
 from cloud.jobs import agents, engine
@@ -139,11 +138,11 @@ def forget(agent: Agent) -> None:
 
 
 def _wake_on_commit(agent: UUID, section: str) -> None:
-    transaction.on_commit(lambda: engine.wake_desired(agent, section))
+    transaction.on_commit(lambda: engine.wake_desired(agent, section), robust=True)
 
 
 def _send_on_commit(agent: UUID, section: str) -> None:
-    transaction.on_commit(lambda: _send_soon(agent, section))
+    transaction.on_commit(lambda: _send_soon(agent, section), robust=True)
 
 
 def _send_soon(agent: UUID, section: str) -> None:

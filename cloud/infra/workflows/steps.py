@@ -247,7 +247,7 @@ ENROL: list[type[Step]] = [
 
 def finished(ctx: Context) -> None:
     """The job ends: its secret is forgotten, on commit."""
-    transaction.on_commit(lambda: secrets.forget(ctx["credentials"]))
+    transaction.on_commit(lambda: secrets.forget(ctx["credentials"]), robust=True)
 
 
 def vanish(ctx: Context) -> None:

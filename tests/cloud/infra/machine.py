@@ -20,6 +20,7 @@ mount -t tmpfs tmpfs /opt
 mount -t tmpfs tmpfs /run
 mkdir /run/sshd
 printf 'root:%s:19000:0:99999:7:::\\n' "$(openssl passwd -6 -stdin < {folder}/password)" > /etc/shadow
+sed -i 's#^root:.*#root:x:0:0:root:/:/bin/sh#' /etc/passwd
 mkdir -p /etc/mica/supervisor.d
 printf '%s\\n' {folder}/supervisorctl > /etc/mica/supervisorctl
 exec /usr/sbin/sshd -D -e -f {folder}/sshd_config
