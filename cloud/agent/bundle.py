@@ -130,10 +130,12 @@ def distributions() -> set[str]:
 
 
 def _rooms() -> Iterator[str]:
-    """Every module in the agent and driver rooms of the apps that have handlers: drivers may be chosen by name."""
-    for app in sorted({name.partition(".")[0] for name in HANDLERS}):
-        for room in ("agent", "drivers"):
-            for path in (ROOT / app / room).rglob("*.py"):
+    """Every module in the agent rooms of `HANDLERS`, and in the driver rooms whose registry chooses drivers by name."""
+    for handler in HANDLERS:
+        agent_room = ROOT.joinpath(*handler.split(".")).parent
+        driver_room = agent_room.with_name("drivers")
+        for room in (agent_room, driver_room) if (driver_room / "registry.py").exists() else (agent_room,):
+            for path in room.rglob("*.py"):
                 parts = list(path.relative_to(ROOT).with_suffix("").parts)
                 yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
