@@ -8,7 +8,7 @@ declare(
     86400,
     minimum=0,
     maximum=31536000,
-    label=_("Days in the recycle bin"),
+    label=_("Time in the recycle bin"),
     help=_("A destroyed instance can be recovered for this long; then it is expunged for good."),
 )
 declare(

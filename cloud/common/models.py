@@ -1,6 +1,7 @@
 """The bases every resource stands on. Abstract models only: this app has no tables."""
 
 import uuid
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 from django.db import models
@@ -8,6 +9,14 @@ from django.utils.translation import gettext as _
 
 from cloud.common.actor import Actor
 from cloud.common.errors import Conflict, Missing
+
+JobFinder = Callable[[uuid.UUID], str | None]
+_job_finders: list[JobFinder] = []
+
+
+def fill_job_finder(find: JobFinder) -> None:
+    """Say who finds the job at work on a resource (its address in the API); called once, by `cloud.jobs`."""
+    _job_finders[:] = [find]
 
 
 class ResourceQuerySet(models.QuerySet[Any]):
@@ -61,13 +70,14 @@ class Stateful(models.Model):
         abstract = True
 
     def expect_state(self, *states: str) -> None:
-        """Raise Conflict unless the state is one of these and no job is at work on the resource."""
+        """Raise Conflict unless the state is one of these and no job is at work on the resource; it names that job."""
         if self.activity:
             raise Conflict(
                 _("%(name)s is busy: %(activity)s.") % {"name": self, "activity": self.activity},
                 code="busy",
                 advice=_("Wait for the running job or cancel it, then try again."),
                 activity=self.activity,
+                job=next((find(self.pk) for find in _job_finders), None),
             )
         if self.state not in states:
             raise Conflict(

@@ -193,8 +193,9 @@ def start_unit(remote: Remote) -> None:
     """Have the machine run the agent from now on, across restarts: by systemd, or by the lab's supervisor."""
     if tool := _supervisor(remote):
         remote.write(SUPERVISOR_FILE, SUPERVISOR_PROGRAM, mode="0644")
-        remote.check([tool, "update"])
-        remote.check([tool, "restart", UNIT])
+        # What is new to the supervisor is started by being told of; what it runs already must be started again.
+        if f"{UNIT}: added" not in remote.check([tool, "update"]):
+            remote.check([tool, "restart", UNIT])
     elif remote.exists("/run/systemd/system"):
         remote.write(SYSTEMD_FILE, SYSTEMD_UNIT, mode="0644")
         remote.check(["systemctl", "daemon-reload"])

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
 from cloud.celery import app
-from cloud.common.errors import Problem, Unavailable
+from cloud.common.errors import Conflict, Unavailable
 from cloud.common.wire import Command, Desired, Document, Message, Query
 
 ABORT_TTL_S = 3600
@@ -78,7 +78,8 @@ def progress(keys: list[str]) -> dict[str, Document]:
 def ask(agent: UUID | str, message: Message, timeout: float = 5.0) -> Document:
     """Ask a machine a read-only question and wait for the answer, at most `timeout` seconds.
 
-    Raises Unavailable when it does not answer in time, Problem with the agent's code when it cannot.
+    Raises Unavailable when it does not answer in time or is not able to now, and Conflict when it refuses, with its
+    code.
     """
     query = Query(str(uuid.uuid4()), message.kind, message.to_document(), time.time() + timeout)
     _send("agent.query", agent, query, expires=timeout)
@@ -91,6 +92,7 @@ def ask(agent: UUID | str, message: Message, timeout: float = 5.0) -> Document:
         )
     document: Document = json.loads(answer[1])
     if failure := document.get("failure"):
-        raise Problem(failure["detail"], code=failure["code"])
+        kind = Unavailable if failure["nature"] in ("transient", "failed") else Conflict
+        raise kind(failure["detail"], code=failure["code"])
     body: Document = document.get("body", {})
     return body

@@ -6,4 +6,7 @@ class JobsConfig(AppConfig):
     label = "jobs"
 
     def ready(self) -> None:
-        from cloud.jobs import permissions  # noqa: F401
+        from cloud.common.models import fill_job_finder
+        from cloud.jobs import permissions, services  # noqa: F401
+
+        fill_job_finder(services.at_work_on)

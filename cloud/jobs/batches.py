@@ -7,8 +7,9 @@ from django.db.models import Count, Q
 from django.utils.translation import gettext_lazy as _
 
 from cloud.common.errors import Problem
+from cloud.common.text import filled
 from cloud.jobs import failures
-from cloud.jobs.engine import database_now
+from cloud.jobs.leases import database_now
 from cloud.jobs.models import Job, JobState
 
 
@@ -28,10 +29,12 @@ def settle(parent: UUID) -> None:
             failed = counts["total"] - counts["succeeded"]
             job.state = JobState.FAILED if failed else JobState.SUCCEEDED
             job.finished_at = database_now()
-            if failed:
+            if failed and job.is_cancelled:
+                job.state, job.error = JobState.CANCELLED, failures.cancelled()
+            elif failed:
                 job.error = failures.document(
                     Problem(
-                        _("%(failed)d of %(total)d failed.") % {"failed": failed, "total": counts["total"]},
+                        filled(_("%(failed)d of %(total)d failed."), failed=failed, total=counts["total"]),
                         code="some_failed",
                         advice=_("Each item says why."),
                     )

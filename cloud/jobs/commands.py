@@ -8,6 +8,7 @@ from django.db import transaction
 
 from cloud.common.wire import Answer, Command, Message
 from cloud.jobs import agents, failures
+from cloud.jobs.leases import database_now
 from cloud.jobs.models import Job
 from cloud.jobs.workflow import AgentStep, Context
 
@@ -95,8 +96,6 @@ class Commanding:
         job = self.job
         job.waiting = {command.key: {"agent": agent, "sent_at": time.time()}}
         if direction == "run" and job.step_deadline_at is None:
-            from cloud.jobs.engine import database_now
-
             job.step_deadline_at = database_now() + timedelta(seconds=step.deadline)
         transaction.on_commit(lambda: agents.send_command(agent, command, is_bulk=step.is_bulk), robust=True)
         return self._let_go()

@@ -7,25 +7,23 @@ broker) is made good by `cloud.jobs.sweep`, which calls `advance` again: every e
 import enum
 import logging
 import secrets
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.apps import apps
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, models, transaction
+from django.db import InterfaceError, OperationalError, models, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from cloud.common.errors import Problem
 from cloud.common.wire import Document
 from cloud.events.services import audit
-from cloud.jobs import agents, failures
+from cloud.jobs import agents, failures, leases
 from cloud.jobs.commands import Commanding
 from cloud.jobs.kick import kick
+from cloud.jobs.leases import database_now
 from cloud.jobs.models import Job, JobResource, JobState, JobStep
 from cloud.jobs.workflow import WORKFLOWS, AgentStep, Context, Step, WaitStep
 
@@ -42,7 +40,7 @@ class Outcome(enum.Enum):
 def advance(uuid: UUID, queue: str = "control") -> None:
     """Take the job and go on with it until it waits, ends, or belongs on another queue."""
     owner = secrets.token_hex(8)
-    if not _take(uuid, owner):
+    if not leases.take(uuid, owner):
         return
     while (outcome := _turn(uuid, owner, queue)) is Outcome.NEXT:
         continue
@@ -71,45 +69,6 @@ def wake_desired(agent: UUID | str, section: str) -> None:
     wake(f"desired:{agent}:{section}")
 
 
-def database_now() -> Any:
-    """The database's clock, the one all leases and deadlines are by."""
-    from django.db import connection
-
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        return cursor.fetchone()[0]
-
-
-def _take(uuid: UUID, owner: str) -> bool:
-    lease = Now() + timedelta(seconds=settings.MICA["lease_s"])
-    return bool(
-        Job.objects.live()
-        .filter(Q(lease_until=None) | Q(lease_until__lt=Now()), pk=uuid)
-        .exclude(workflow="batch")
-        .update(lease_until=lease, lease_owner=owner)
-    )
-
-
-@contextmanager
-def _held_open(uuid: UUID, owner: str) -> Iterator[None]:
-    """Keep the lease alive while a slow step runs outside any transaction."""
-    done = threading.Event()
-
-    def renew() -> None:
-        while not done.wait(settings.MICA["lease_s"] / 3):
-            until = Now() + timedelta(seconds=settings.MICA["lease_s"])
-            Job.objects.filter(pk=uuid, lease_owner=owner).update(lease_until=until)
-            close_old_connections()
-
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
 def _turn(uuid: UUID, owner: str, queue: str) -> Outcome:
     """One step, in one transaction. An error of the step is settled in a second transaction."""
     try:
@@ -124,8 +83,8 @@ def _turn(uuid: UUID, owner: str, queue: str) -> Outcome:
             outcome = turn.undo() if turn.is_undoing else turn.run()
             job.save()
             return outcome
-    except DatabaseError:
-        # The database went away or refused: nothing was committed, the lease runs out, the sweep tries again.
+    except (OperationalError, InterfaceError):
+        # The database went away or broke a deadlock: nothing was committed, the lease runs out, the sweep tries again.
         log.exception("job %s: the database failed", uuid)
         return Outcome.LOST
     except Exception as error:
@@ -144,12 +103,15 @@ def _prepare(uuid: UUID, owner: str, queue: str) -> Outcome | None:
     if step is None or job.waiting:
         return None
     if step.queue != queue:
-        Job.objects.filter(pk=uuid, lease_owner=owner).update(lease_until=None, lease_owner="")
+        leases.release(uuid, owner)
         kick(uuid, step.queue)
         return Outcome.LOST
-    if step.is_slow and step.applies(turn.ctx):
+    is_given_up = job.is_cancelled and not turn.is_undoing
+    if step.is_slow and not is_given_up and step.applies(turn.ctx):
         context = dict(job.context)
-        with _held_open(uuid, owner):
+        if not turn.is_undoing:
+            turn.show_running()
+        with leases.held_open(uuid, owner):
             step.undo(turn.ctx) if turn.is_undoing else step.run(turn.ctx)
         if job.context != context:
             Job.objects.filter(pk=uuid, lease_owner=owner).update(context=job.context)
@@ -162,9 +124,9 @@ def _settle_failure(uuid: UUID, owner: str, error: Exception) -> Outcome:
         if job is None:
             return Outcome.LOST
         turn = Turn(job)
-        turn.undo_failed(error) if turn.is_undoing else turn.failed(error)
+        outcome = turn.undo_failed(error) if turn.is_undoing else turn.failed(error)
         job.save()
-        return Outcome.NEXT
+        return outcome
 
 
 class Turn(Commanding):
@@ -232,7 +194,9 @@ class Turn(Commanding):
         self._mark("failed", error)
         job.error = job.error or error
         job.state, job.attempt, job.waiting, job.step_deadline_at = JobState.UNDOING, 1, {}, None
-        job.cursor = min(job.cursor, len(self.workflow.steps) - 1)
+        # What the service booked when it opened the job is given back also by a job that never came to that step.
+        booked = [position for position, step in enumerate(self.workflow.steps) if step.releases]
+        job.cursor = min(max([job.cursor, *booked]), len(self.workflow.steps) - 1)
         return self._go_on()
 
     # backward
@@ -261,6 +225,8 @@ class Turn(Commanding):
 
     def undo_failed(self, error: Exception) -> Outcome:
         """An undo that failed does not stop the others; the job ends as stuck, for a person to look at."""
+        if self.step is None:  # the workflow's last word failed: nothing is left to be asked again
+            return self._close(JobState.STUCK)
         self._mark("undo_failed", failures.document(error))
         self.job.cursor -= 1
         self.job.attempt, self.job.waiting = 1, {}
@@ -272,6 +238,11 @@ class Turn(Commanding):
         deadline = self.job.step_deadline_at
         if deadline and deadline < database_now():
             raise failures.timed_out(step)
+
+    def show_running(self) -> None:
+        """Let the job be seen at work before a slow step begins; the turn that follows it does the rest."""
+        Job.objects.filter(pk=self.job.pk, state=JobState.QUEUED).update(state=JobState.RUNNING, started_at=Now())
+        self._mark("running")
 
     def _mark(self, state: str, error: Document | None = None) -> None:
         changes: dict[str, Any] = {"state": state}
@@ -298,6 +269,10 @@ class Turn(Commanding):
         for held in JobResource.objects.filter(job=job, is_held=True):
             _clear_activity(apps.get_model(held.resource_type), held.resource_uuid)
         self.workflow.succeeded(self.ctx) if state == JobState.SUCCEEDED else self.workflow.failed(self.ctx)
+        return self._close(state)
+
+    def _close(self, state: JobState) -> Outcome:
+        job = self.job
         JobResource.objects.filter(job=job, is_held=True).update(is_held=False)
         job.state, job.finished_at, job.waiting = state, database_now(), {}
         if state == JobState.SUCCEEDED:

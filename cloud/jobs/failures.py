@@ -7,6 +7,7 @@ from django.utils import translation
 from django.utils.translation import gettext_lazy as _
 
 from cloud.common.errors import Problem
+from cloud.common.text import filled
 from cloud.common.wire import Document, Failure
 from cloud.jobs.workflow import Step
 
@@ -23,7 +24,7 @@ def document(error: Exception) -> Document:
     """{code, title, detail, advice}; the texts as {language: text}."""
     if not isinstance(error, Problem):
         error = Problem(
-            _("An error inside the platform: %(error)s") % {"error": f"{type(error).__name__}: {error}"},
+            filled(_("An error inside the platform: %(error)s"), error=f"{type(error).__name__}: {error}"),
             code="internal_error",
             advice=_("Try again; if it happens again, report it with the job's id."),
         )
@@ -43,7 +44,7 @@ def cancelled() -> Document:
 
 def timed_out(step: Step) -> Problem:
     return Problem(
-        _("“%(step)s” took longer than %(seconds)d seconds.") % {"step": step.label, "seconds": step.deadline},
+        filled(_("“%(step)s” took longer than %(seconds)d seconds."), step=step.label, seconds=step.deadline),
         code="timed_out",
         advice=_("Check that the machine is connected and not overloaded, then try again."),
     )

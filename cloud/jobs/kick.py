@@ -1,7 +1,7 @@
 """Having a worker go on with a job.
 
-A message that is lost, or cannot be sent because the broker is away, is made good by the sweep: whoever calls this after a
-commit lets it fail (`on_commit(..., robust=True)`).
+A message that is lost, or cannot be sent because the broker is away, is made good by the sweep: whoever calls this
+after a commit lets it fail (`on_commit(..., robust=True)`).
 """
 
 from uuid import UUID

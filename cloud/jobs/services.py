@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
@@ -61,22 +62,27 @@ def _hold(job: Job, resources: list[models.Model], activity: str) -> None:
         ignore_conflicts=True,
     )
     if JobResource.objects.filter(job=job).count() < len(resources):
-        taken = (
-            JobResource.objects.filter(is_held=True, resource_uuid__in=[held.pk for held in resources])
-            .exclude(job=job)
-            .select_related("job")
-            .first()
-        )
+        taken = JobResource.objects.filter(is_held=True, resource_uuid__in=[held.pk for held in resources])
         raise Conflict(
             _("Another job is at work on this resource."),
             code="busy",
             advice=_("Wait for that job or cancel it, then try again."),
-            job=f"/api/v1/jobs/{taken.job_id}/" if taken else None,
+            job=_link(taken.exclude(job=job)),
         )
     for held in resources:
         if activity and hasattr(held, "activity"):
             held.activity = activity
             type(held)._default_manager.filter(pk=held.pk).update(activity=activity)
+
+
+def at_work_on(resource: UUID) -> str | None:
+    """Where the API shows the job that holds this resource; None when no job does."""
+    return _link(JobResource.objects.filter(is_held=True, resource_uuid=resource))
+
+
+def _link(holds: models.QuerySet[JobResource]) -> str | None:
+    held = holds.first()
+    return f"/api/v1/jobs/{held.job_id}/" if held else None
 
 
 def open_batch(verb: str, *, actor: Actor, project_id: Any = None, count: int) -> Job:
@@ -102,6 +108,8 @@ def cancel(job: Job, *, actor: Actor) -> Job:
             raise Conflict(_("The job is %(state)s and cannot be cancelled any more.") % {"state": job.state})
         if job.workflow == BATCH:
             children = list(job.children.filter(finished_at=None))
+            job.state, job.is_cancelled = JobState.CANCELLING, True
+            job.save(update_fields=["state", "is_cancelled"])
         else:
             children = []
             step = WORKFLOWS[job.workflow].steps[min(job.cursor, len(WORKFLOWS[job.workflow].steps) - 1)]

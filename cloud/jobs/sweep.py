@@ -1,5 +1,6 @@
 """What makes good anything lost: run every two seconds by one process."""
 
+import logging
 import time
 from datetime import timedelta
 
@@ -8,12 +9,16 @@ from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from cloud.common.errors import Problem
+from cloud.common.wire import Command
 from cloud.jobs import agents, batches
 from cloud.jobs.engine import Turn
 from cloud.jobs.kick import kick
 from cloud.jobs.models import Job, JobState
 from cloud.jobs.services import BATCH
 from cloud.jobs.workflow import AgentStep
+
+log = logging.getLogger(__name__)
 
 KEEP_DAYS = 90
 BATCH_SIZE = 500
@@ -24,15 +29,21 @@ def run() -> None:
     free = Job.objects.live().filter(Q(lease_until=None) | Q(lease_until__lt=Now())).exclude(workflow=BATCH)
     late = set(free.filter(step_deadline_at__lt=Now()).values_list("uuid", flat=True))
     for job in free.order_by("sequence").iterator(chunk_size=BATCH_SIZE):
-        turn = Turn(job)
-        waits = [held for held in job.waiting.values() if "agent" in held and "answer" not in held]
-        if waits and (job.state == JobState.UNDOING or job.uuid not in late):
-            if time.time() - waits[0]["sent_at"] >= settings.MICA["resend_after_s"]:
-                _send_again(job)
-        else:
-            kick(job.uuid, turn.step.queue if turn.step else "control")
+        try:
+            _look_after(job, is_late=job.uuid in late)
+        except Exception:
+            log.exception("job %s: the sweep passes it over", job.uuid)  # and goes on with the others
     for parent in Job.objects.live().filter(workflow=BATCH).values_list("uuid", flat=True):
         batches.settle(parent)
+
+
+def _look_after(job: Job, *, is_late: bool) -> None:
+    turn = Turn(job)
+    waits = [held for held in job.waiting.values() if "agent" in held and "answer" not in held]
+    if not waits or (is_late and job.state != JobState.UNDOING):
+        kick(job.uuid, turn.step.queue if turn.step else "control")
+    elif time.time() - waits[0]["sent_at"] >= settings.MICA["resend_after_s"]:
+        _send_again(job)
 
 
 @transaction.atomic
@@ -44,18 +55,31 @@ def _send_again(job: Job) -> None:
     locked = Job.objects.live().select_for_update(skip_locked=True).filter(pk=job.pk, lease_until=None).first()
     if locked is None:
         return
-    turn = Turn(locked)
-    made = turn.resend(turn.step) if isinstance(turn.step, AgentStep) else None
-    if made is None or "answer" in locked.waiting.get(made[1].key, {"answer": None}):
+    step = Turn(locked).step
+    waits = {key: held for key, held in locked.waiting.items() if "agent" in held and "answer" not in held}
+    if not waits or not isinstance(step, AgentStep):
         return
-    agent, command = made
-    alive = agents.heartbeat(agent)
-    if alive is None or command.key in alive.get("in_work", []):
+    key, held = next(iter(waits.items()))
+    alive = agents.heartbeat(held["agent"])
+    if alive is None or key in alive.get("in_work", []):
         return
-    locked.waiting[command.key]["sent_at"] = time.time()
+    made = _made_again(locked, step)
+    if made is None:
+        # Meanwhile there is nothing to ask any more, or no way to: the next turn sees that and says so.
+        locked.waiting = {}
+        transaction.on_commit(lambda: kick(locked.uuid, step.queue), robust=True)
+    else:
+        agent, command = made
+        locked.waiting[key]["sent_at"] = time.time()
+        transaction.on_commit(lambda: agents.send_command(agent, command, is_bulk=step.is_bulk), robust=True)
     locked.save(update_fields=["waiting"])
-    is_bulk = turn.step.is_bulk if isinstance(turn.step, AgentStep) else False
-    transaction.on_commit(lambda: agents.send_command(agent, command, is_bulk=is_bulk), robust=True)
+
+
+def _made_again(job: Job, step: AgentStep) -> tuple[str, Command] | None:
+    try:
+        return Turn(job).resend(step)
+    except Problem:
+        return None
 
 
 def forget_old() -> None:

@@ -71,8 +71,9 @@ class Context(MutableMapping[str, Any]):
 class Step:
     """One small act of control: rows only, in one transaction with the job's cursor. No machine is asked here.
 
-    `releases` says that its undo gives something to others (an address, room on a host): it is passed over when an
-    undo before it failed, for what could not be taken back may still be in use. `queue` names the control queue whose
+    `releases` says that its undo gives back what the service booked when it opened the job (an address, room on a
+    host): such steps come first, all of them are undone however early the job fails, and they are passed over when an
+    undo before them failed, for what could not be taken back may still be in use. `queue` names the control queue whose
     workers run it. `is_slow` is for the one kind of control step that may wait (SSH): it runs outside the transaction,
     its lease kept alive, and must be idempotent by itself.
     """

@@ -1,5 +1,6 @@
 from typing import Any
 
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -51,6 +52,7 @@ class InstanceSerializer(ResourceSerializer):
 
     host = SummarySerializer(read_only=True)
     addresses = serializers.SerializerMethodField()
+    state_reason = serializers.SerializerMethodField(help_text="Why it is in this state, when that needs a word.")
 
     class Meta(ResourceSerializer.Meta):
         model = Instance
@@ -70,6 +72,10 @@ class InstanceSerializer(ResourceSerializer):
             "addresses",
             "destroyed_at",
         ]
+
+    def get_state_reason(self, instance: Instance) -> str:
+        # Kept in English where it is our own word, read in the reader's language.
+        return gettext(instance.state_reason) if instance.state_reason else ""
 
     @extend_schema_field({"type": "array", "items": {"type": "string", "format": "ipv4"}})
     def get_addresses(self, instance: Instance) -> list[str]:

@@ -65,6 +65,7 @@ class InstanceViewSet(ResourceViewSet):
     @extend_schema(responses=GuestSerializer, summary="What the guest's agent says, asked now.")
     @action(detail=True, methods=["get"])
     def guest(self, request: Any, uuid: str) -> Response:
+        self.admit_look()
         instance = self.get_object()
         agent = doors.agent_of(instance)
         return Response(GuestSerializer(agents.ask(agent, GuestReport(uuid=str(instance.pk)))).data)

@@ -3,7 +3,7 @@
 import re
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import transaction
@@ -15,7 +15,6 @@ from cloud.common.errors import Conflict, Exhausted, Invalid, NotPermitted
 from cloud.config.services import value
 from cloud.events.services import audit
 from cloud.infra.models import Cluster, Host, Zone
-from cloud.infra.services import capacity
 from cloud.jobs import services as jobs
 from cloud.jobs.models import Job
 from compute.models import Instance, InstanceOffering, InstanceState
@@ -85,9 +84,9 @@ def create(wish: Wish, *, actor: Actor) -> tuple[list[Instance], Job]:
             _("Several instances cannot have one address."),
             errors={"nics": [_("Leave the address out when count is above 1.")]},
         )
+    storage_placement.expect_usable(wish.image)
     for need in (wish.root, *wish.data):
         storage_placement.size_bytes(need)
-    storage_placement.expect_usable(wish.image)
     project = Project.objects.get(pk=actor.project)
     parent = (
         jobs.open_batch("instance.create", actor=actor, project_id=project.pk, count=wish.count)
@@ -161,28 +160,26 @@ def _create_one(wish: Wish, name: str, project: Project, actor: Actor, parent: J
 
 def _place(needs: Needs, key: uuid.UUID, project: Project, name: str) -> tuple[Host, list[Volume]]:
     """A host with room, and the volumes booked on its storage; the next host when storage is taken meanwhile."""
-    avoid: frozenset[uuid.UUID] = frozenset()
     while True:
-        with transaction.atomic():
-            host = scheduler.reserve(Needs(**{**vars(needs), "avoid": avoid}))
-            try:
-                with transaction.atomic():
-                    return host, [
-                        volumes.create(
-                            uuid=uuid.uuid4(),
-                            name=f"{name}-{'root' if index == 0 else f'data-{index}'}",
-                            kind="root" if index == 0 else "data",
-                            need=need,
-                            host=host,
-                            project=project,
-                            instance_uuid=key,
-                            device_index=index,
-                        )
-                        for index, need in enumerate(needs.volumes)
-                    ]
-            except Exhausted:
-                capacity.give_back(host, cpu=needs.cpu, memory_bytes=needs.memory_bytes)
-                avoid |= {host.pk}
+        try:
+            # What is taken back here is not held any longer either: nobody waits for a host that was not chosen.
+            with transaction.atomic():
+                host = scheduler.reserve(needs)
+                return host, [
+                    volumes.create(
+                        uuid=uuid.uuid4(),
+                        name=f"{name}-{'root' if index == 0 else f'data-{index}'}",
+                        kind="root" if index == 0 else "data",
+                        need=need,
+                        host=host,
+                        project=project,
+                        instance_uuid=key,
+                        device_index=index,
+                    )
+                    for index, need in enumerate(needs.volumes)
+                ]
+        except Exhausted:
+            needs = replace(needs, avoid=needs.avoid | {host.pk})
 
 
 def _context(instance: Instance, host: Host | None, **more: Any) -> dict[str, Any]:

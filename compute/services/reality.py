@@ -19,7 +19,7 @@ from cloud.events.services import audit
 from cloud.infra.models import Agent, Host
 from cloud.infra.services import capacity
 from cloud.jobs import agents
-from cloud.jobs.engine import database_now
+from cloud.jobs.leases import database_now
 from compute.messages import DomainEvent, DomainInventory, Domains
 from compute.models import Instance, InstanceState
 from compute.models.instances import ON_HOST

@@ -14,6 +14,7 @@ from compute.workflows.steps import (
     HostReservation,
     PrepareNetwork,
     RebootOnHost,
+    StartAgain,
     StartOnHost,
     StopOnHost,
 )
@@ -22,6 +23,12 @@ from storage.workflows.steps import CacheImages, CreateVolumes
 
 def _settle(ctx: Context, state: str, **changes: object) -> None:
     Instance.objects.filter(pk=ctx.resource_uuid).update(state=state, state_reason="", settled_at=Now(), **changes)
+
+
+def _doubt(ctx: Context) -> None:
+    """What could not be taken back may run or lie there: the next inventory of the host settles the state."""
+    reason = gettext_noop("Something of it may still be on its host; see its job.")
+    Instance.objects.filter(pk=ctx.resource_uuid).update(state=InstanceState.UNKNOWN, state_reason=reason)
 
 
 class CreateInstance(Workflow):
@@ -44,11 +51,7 @@ class CreateInstance(Workflow):
         _settle(ctx, InstanceState.RUNNING, is_wanted_running=True)
 
     def failed(self, ctx: Context) -> None:
-        if ctx.is_stuck:
-            reason = gettext_noop("Something of it may still be on its host; see its job.")
-            Instance.objects.filter(pk=ctx.resource_uuid).update(state=InstanceState.UNKNOWN, state_reason=reason)
-        else:
-            Instance.objects.filter(pk=ctx.resource_uuid).delete()
+        _doubt(ctx) if ctx.is_stuck else Instance.objects.filter(pk=ctx.resource_uuid).delete()
 
 
 class CreateStoppedInstance(Workflow):
@@ -70,10 +73,14 @@ class StartInstance(Workflow):
     name = "instance.start"
     verb = _("Start instance")
     activity = "starting"
-    steps: ClassVar[list[type[Step]]] = [HostReservation, PrepareNetwork, StartOnHost]
+    steps: ClassVar[list[type[Step]]] = [HostReservation, PrepareNetwork, StartAgain]
 
     def succeeded(self, ctx: Context) -> None:
         _settle(ctx, InstanceState.RUNNING, is_wanted_running=True)
+
+    def failed(self, ctx: Context) -> None:
+        if ctx.is_stuck:
+            _doubt(ctx)
 
 
 class StopInstance(Workflow):

@@ -10,7 +10,6 @@ from django.utils.translation import gettext_lazy as _
 from cloud.common.wire import Document, Message
 from cloud.jobs.workflow import AgentStep, Context, DesiredStep, Step, minutes
 from compute.messages import RebootDomain, RemoveDomain, StartDomain, StopDomain
-from compute.models import Instance
 from compute.workflows import bookings, domains
 from network.models import Nic
 from network.services import nics
@@ -24,8 +23,7 @@ class HostReservation(Step):
     weight = 0.1
 
     def undo(self, ctx: Context) -> None:
-        bookings.give_back(ctx.resource_uuid)
-        Instance.objects.filter(pk=ctx.resource_uuid).update(host=None)
+        bookings.leave_host(ctx.resource_uuid)
 
 
 class Belongings(Step):
@@ -70,6 +68,13 @@ class StartOnHost(InstanceAgentStep):
 
     def undo_ask(self, ctx: Context) -> Message | None:
         return RemoveDomain(uuid=str(ctx.resource_uuid))
+
+
+class StartAgain(StartOnHost):
+    """For an instance that was there before: undone, it is off, and its host keeps what it has of it."""
+
+    def undo_ask(self, ctx: Context) -> Message | None:
+        return StopDomain(uuid=str(ctx.resource_uuid), is_forced=True)
 
 
 class StopOnHost(InstanceAgentStep):

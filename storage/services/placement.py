@@ -74,7 +74,7 @@ def reason_against(host: Host, needs: Iterable[VolumeNeed]) -> Text | None:
             cached.add((need.image.pk, best))
             demand += need.image.actual_size_bytes
         if demand > rooms[best]:
-            return _("its storage has %(room)s left and %(demand)s are needed") % {
+            return _("Its storage has %(room)s left and %(demand)s are needed.") % {
                 "room": filesizeformat(rooms[best]),
                 "demand": filesizeformat(demand),
             }
@@ -86,16 +86,16 @@ def _without_storage(host: Host, storage: PrimaryStorage | None) -> Text:
     if storage is None:
         attached = PrimaryStorage.objects.filter(clusters=host.cluster_id)
         if not attached.exists():
-            return _("no primary storage is attached to its cluster")
-        return _("none of its primary storages can be used now")
+            return _("No primary storage is attached to its cluster.")
+        return _("None of its primary storages can be used now.")
     name = {"storage": storage.name}
     if storage.state != StorageState.READY or storage.availability != Availability.ENABLED:
-        return _("the primary storage %(storage)s takes no new volumes") % name
+        return _("The primary storage %(storage)s takes no new volumes.") % name
     if not storage.attachments.filter(cluster=host.cluster_id).exists():
-        return _("the primary storage %(storage)s is not attached to its cluster") % name
+        return _("The primary storage %(storage)s is not attached to its cluster.") % name
     if storage.connection != Connection.CONNECTED:
-        return _("the primary storage %(storage)s is not connected") % name
+        return _("The primary storage %(storage)s is not connected.") % name
     row = storage.capacities.filter(host=host).first()
     if row is not None and row.failure:
-        return _("the primary storage %(storage)s fails there: %(failure)s") % {**name, "failure": row.failure}
-    return _("the primary storage %(storage)s has not been reported by this host yet") % name
+        return _("The primary storage %(storage)s fails there: %(failure)s") % {**name, "failure": row.failure}
+    return _("The primary storage %(storage)s has not been reported by this host yet.") % name

@@ -5,6 +5,7 @@ from typing import ClassVar
 from django.utils.translation import gettext_lazy as _
 
 from cloud.common.errors import Problem
+from cloud.common.text import filled
 from cloud.infra.models import Agent
 from cloud.infra.workflows import steps
 from cloud.infra.workflows.delete_host import RetireAgent, RevokeAccess
@@ -26,7 +27,7 @@ class StorageOnServer(WaitStep):
         server: BackupStorage | None = ctx.resource
         if server is not None and server.failure:
             raise Problem(
-                _("The server cannot use the path: %(failure)s") % {"failure": server.failure},
+                filled(_("The server cannot use the path: %(failure)s"), failure=server.failure),
                 code="storage_not_usable",
                 advice=_("Correct it on the server, or give another path."),
             )

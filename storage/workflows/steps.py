@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from cloud.common.errors import Unavailable
 from cloud.common.models import Connection
+from cloud.common.text import filled
 from cloud.common.wire import Document, Message
 from cloud.config.services import value
 from cloud.infra import streams
@@ -128,8 +129,11 @@ def _origin(volume: Volume) -> messages.ImageOrigin:
     server = image.backup_storage
     if server.agent is None or server.connection != Connection.CONNECTED:
         raise Unavailable(
-            _("The image server %(server)s, which holds %(image)s, is not connected.")
-            % {"server": server, "image": image},
+            filled(
+                _("The image server %(server)s, which holds %(image)s, is not connected."),
+                server=server.name,
+                image=image.name,
+            ),
             code="image_server_away",
             advice=_("Check its connection and try again."),
         )

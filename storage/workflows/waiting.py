@@ -6,6 +6,7 @@ from django.utils.translation import gettext_lazy as _
 
 from cloud.common.errors import Problem
 from cloud.common.models import Connection
+from cloud.common.text import filled
 from cloud.infra.models import Host
 from cloud.jobs.workflow import Context, WaitStep, minutes
 from storage.models import ImageCache, StorageCapacity
@@ -37,7 +38,9 @@ class StorageOnHosts(_StorageWait):
         reported = StorageCapacity.objects.filter(primary_storage=ctx.job.resource_uuid, host__in=self.hosts(ctx))
         if failed := reported.exclude(failure="").select_related("host").first():
             raise Problem(
-                _("%(host)s cannot use the storage: %(failure)s") % {"host": failed.host, "failure": failed.failure},
+                filled(
+                    _("%(host)s cannot use the storage: %(failure)s"), host=str(failed.host), failure=failed.failure
+                ),
                 code="storage_not_usable",
                 advice=_("Correct it on the host, or give another path."),
             )

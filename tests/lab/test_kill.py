@@ -46,7 +46,7 @@ def test_the_host_cut_off_in_create(api: Api, cloud: Cloud, tidy: list[str]) -> 
     accepted = api.create("kill-cable", host=host["uuid"])
     cloud.machine("host-2").cut("eth0")
     try:
-        eventually(lambda: api.get(host["url"])["connection"] == "disconnected", 20, "host-2 is disconnected")
+        eventually(lambda: api.get(host["url"])["connection"] == "disconnected", 80, "host-2 is disconnected")
     finally:
         cloud.machine("host-2").mend("eth0")
     settle(api, accepted, cloud)

@@ -21,7 +21,7 @@ from cloud.jobs import agents, engine
 log = logging.getLogger(__name__)
 
 NEWEST_KEY = "mica:infra:newest_heartbeat"
-RUN_KEY = "mica:infra:access_given_in_run"
+ACCESS_KEY = "mica:infra:access_given"
 SILENT = "agent_silent"
 # What `connection_reason` holds → what people read.
 REASONS = {"": "", SILENT: _("Its agent has not been heard from for 15 seconds.")}
@@ -152,11 +152,14 @@ def _note_hardware(host: Host, facts: Document) -> None:
 
 
 def _keep_access(client: Any, run: str) -> None:
-    """A Redis that was started anew without its users' file gets the agents' users again."""
-    if client.get(RUN_KEY) == run:
+    """Renew all agents' access once in each run of Redis, and with each release that changes what agents may do.
+
+    A Redis that was started without its users' file, and a metric store's guard without its list, have them again.
+    """
+    given = f"{run} {redis_acl.fingerprint()}"
+    if client.get(ACCESS_KEY) == given:
         return
-    present = redis_acl.users(client)
     for agent in Agent.objects.exclude(redis_password_hash=""):
-        if redis_acl.user_name(str(agent.pk)) not in present:
-            enrolment.grant(agent, agent.redis_password_hash)
-    client.set(RUN_KEY, run)
+        enrolment.grant(agent, agent.redis_password_hash)
+    enrolment.publish_tokens()
+    client.set(ACCESS_KEY, given)

@@ -127,7 +127,11 @@ def sweep() -> None:
         heartbeat = agents.heartbeat(machine.pk) or {}
         settle(machine, heartbeat.get("held", {}))
         for section in behind.filter(agent=machine).values_list("section", flat=True):
-            send(machine.pk, section)
+            try:
+                send(machine.pk, section)
+            except Exception:
+                # One section that cannot be computed must not keep the others from their machines.
+                log.exception("section %s of agent %s was not sent", section, machine.pk)
 
 
 def forget(agent: Agent) -> None:

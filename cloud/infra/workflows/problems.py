@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from cloud.common.driver import DriverError
 from cloud.common.errors import Problem
+from cloud.common.text import filled
 
 TITLE = _("The machine cannot be enrolled")
 # code: (what, advice); `%(detail)s` is the driver's own English sentence, kept for those who look closer.
@@ -89,7 +90,7 @@ class Unfit(Problem):
 def of(error: DriverError, **extra: Any) -> Problem:
     """The driver's error as a problem for the user."""
     text, advice = TEXTS.get(error.code, ("%(detail)s", ""))
-    return Unfit(text % {"detail": error.detail}, code=error.code, advice=advice, **extra)
+    return Unfit(filled(text, detail=error.detail), code=error.code, advice=advice, **extra)
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def test_it_finds_only_the_standard_library_itself_and_the_distributions_package
 def test_every_handler_is_in_it(built, isolated):
     loaded = json.loads(isolated("-c", LOAD_EVERYTHING, built[0]).stdout)
     assert set(HANDLERS) <= set(loaded["files"])
-    assert {name.partition(".")[0] for name in loaded["commands"]} == {"compute", "storage"}
+    assert {name.partition(".")[0] for name in loaded["commands"]} == {"compute", "infra", "storage"}
     assert {"networks", "dhcp", "storages"} <= set(loaded["sections"])
 
 
@@ -104,7 +104,10 @@ def test_nothing_compiled_and_no_control_code_is_in_it(built):
     tops = {name.partition("/")[0] for name in names}
     assert not tops & {"django", "rest_framework", "tests", "launcher", "psutil", "cryptography"}
     assert not [name for name in names if "/models" in name and name.startswith(("compute", "network", "storage"))]
-    assert not [name for name in names if name.startswith(("cloud/infra", "cloud/jobs", "cloud/settings"))]
+    assert not [name for name in names if name.startswith(("cloud/jobs", "cloud/settings"))]
+    kept = {"cloud/infra/__init__.py", "cloud/infra/messages.py"}
+    infra = {name for name in names if name.startswith("cloud/infra/") and name.endswith(".py")}
+    assert {name for name in infra if not name.startswith("cloud/infra/agent/")} == kept
 
 
 def test_byte_code_is_beside_every_own_source(built):

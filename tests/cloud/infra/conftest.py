@@ -1,5 +1,6 @@
 """What tests of infrastructure stand on: a real Redis with users, a PKI, messages kept instead of sent."""
 
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +12,14 @@ import redis
 from cloud.celery import app
 from cloud.common import pki
 from cloud.common.wire import Desired
-from cloud.infra import secrets
-from cloud.jobs import agents, engine
+from cloud.infra import enrolment, secrets
+from cloud.infra.drivers import redis_acl
+from cloud.infra.models import Cluster, Hypervisor
+from cloud.jobs import agents, engine, services, sweep
 from tests.cloud.agent.waiting import free_port, wait_until
+from tests.cloud.infra.enrolling import BUNDLE, Line
+from tests.cloud.infra.machine import Machine
+from tests.factories.infra import ClusterFactory
 
 
 @pytest.fixture(scope="session")
@@ -107,3 +113,49 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
 def on_commit(django_capture_on_commit_callbacks: Callable[..., Any]) -> Callable[[], Any]:
     """A block after which what waits for a commit is done."""
     return lambda: django_capture_on_commit_callbacks(execute=True)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    made = Machine(folder)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def line(store: Any, monkeypatch: pytest.MonkeyPatch) -> Line:
+    wires = Line()
+    for module in (engine, services, sweep):
+        monkeypatch.setattr(module, "kick", lambda job, queue="control": wires.kicks.append((job, queue)))
+    monkeypatch.setattr(
+        agents, "send_command", lambda agent, command, is_bulk: wires.commands.append((str(agent), command))
+    )
+    return wires
+
+
+@pytest.fixture
+def small_agent(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a few lines of Python in the real agent's place; what they miss on the machine is the test's."""
+
+    def put(missing: Any = ()) -> None:
+        text = BUNDLE.format(missing=json.dumps(list(missing)))
+        monkeypatch.setattr(enrolment, "bundle", lambda: text.encode())
+
+    put()
+    return put
+
+
+@pytest.fixture
+def cluster(line: Line, places: dict[str, Any], small_agent: Any) -> Cluster:
+    places["allow_loopback_hosts"] = True
+    made: Cluster = ClusterFactory(hypervisor=Hypervisor.FAKE)
+    return made
+
+
+@pytest.fixture
+def _no_users_of_other_tests(store: Any) -> None:
+    for user in redis_acl.users(store):
+        if str(user).startswith("agent-"):
+            store.execute_command("ACL", "DELUSER", user)

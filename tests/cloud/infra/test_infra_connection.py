@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -156,7 +157,9 @@ class TestWatch:
         with django_assert_max_num_queries(1):
             watch()
 
-    def test_a_redis_without_its_users_gets_them_again(self, watch: Callable[..., None], store: Any) -> None:
+    def test_a_redis_without_its_users_gets_them_again(
+        self, watch: Callable[..., None], store: Any, places: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         agent = AgentFactory(redis_password_hash="a" * 64)
         AgentFactory(redis_password_hash="")
         beat(store, agent)
@@ -167,6 +170,11 @@ class TestWatch:
         assert redis_acl.user_name(str(agent.pk)) not in redis_acl.users(store)
         watch(run="run-2")
         assert redis_acl.user_name(str(agent.pk)) in redis_acl.users(store)
+        monkeypatch.setattr(redis_acl, "COMMANDS", ["ping"])  # a release that lets agents do less
+        watch(run="run-2")
+        rules = store.execute_command("ACL", "GETUSER", redis_acl.user_name(str(agent.pk)))
+        assert "+set" not in str(rules)
+        assert Path(places["vmauth_file"]).exists()
 
 
 class TestHello:

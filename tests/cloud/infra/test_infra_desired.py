@@ -180,6 +180,17 @@ class TestSweep:
         assert sent.desired == []
         assert desired.is_held(agent.pk, "networks", 1)
 
+    def test_one_that_cannot_be_computed_does_not_stop_the_others(
+        self, agent: Agent, sent: Sent, networks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(machine: Agent) -> dict[str, Any]:
+            raise RuntimeError
+
+        monkeypatch.setitem(desired._providers, "dhcp", fails)
+        desired.touch(agent, "dhcp", "networks")
+        desired.sweep()
+        assert [message.section for message in sent.desired] == ["networks"]
+
     def test_leaves_silent_machines_alone(self, agent: Agent, sent: Sent, networks: dict[str, Any]) -> None:
         desired.touch(agent, "networks")
         Agent.objects.update(connection=Connection.DISCONNECTED, connection_changed_at=Now())

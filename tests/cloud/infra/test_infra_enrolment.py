@@ -1,154 +1,31 @@
-"""Adding, reconnecting and deleting a host, from the service to the files on a machine that takes SSH."""
+"""Adding a host, from the service to the files on a machine that takes SSH."""
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from cryptography import x509
 
 from cloud.common.actor import Actor
 from cloud.common.errors import Conflict, Problem
 from cloud.common.models import Connection
-from cloud.common.wire import Answer, Command, Failure, Hello
 from cloud.infra import enrolment
-from cloud.infra.drivers import redis_acl
-from cloud.infra.models import Agent, Cluster, Host, HostCapacity, HostState, Hypervisor
-from cloud.infra.services import capacity, connection, hosts
+from cloud.infra.models import Agent, Cluster, Host, HostState
 from cloud.infra.workflows.enrol_host import AddHost
 from cloud.infra.workflows.steps import ENROL
-from cloud.jobs import agents, engine, services, sweep
+from cloud.jobs import engine, services, sweep
 from cloud.jobs.models import Job, JobState
+from tests.cloud.infra.enrolling import FILES, Line, add, nothing_stays, opens
 from tests.cloud.infra.machine import Machine, stranger_key
-from tests.factories.infra import ClusterFactory, HostFactory
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes a mount namespace"),
     pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("_no_users_of_other_tests"),
 ]
-
-FACTS = {"hostname": "one", "cpu_threads": 4, "memory_bytes": 8 << 30}
-BUNDLE = """\
-import json, subprocess, sys
-if sys.argv[1] == "preflight":
-    print(json.dumps({{"missing": {missing}}}, indent=1))
-elif sys.argv[1] == "csr":
-    import os
-    os.makedirs("/etc/mica/agent", exist_ok=True)
-    key = "/etc/mica/agent/key.pem"
-    make = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key]
-    subprocess.run(make, check=True)
-    subprocess.run(["openssl", "req", "-new", "-key", key, "-subj", "/CN=" + sys.argv[3]], check=True)
-"""
-FILES = {
-    "/opt/mica/agent.pyz",
-    "/etc/mica/agent/agent.json",
-    "/etc/mica/agent/ca.pem",
-    "/etc/mica/agent/cert.pem",
-    "/etc/mica/agent/key.pem",
-    "/etc/mica/supervisor.d/mica-agent.conf",
-}
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    folder = tmp_path / "machine"
-    folder.mkdir()
-    made = Machine(folder)
-    yield made
-    made.stop()
-
-
-class Line:
-    """Workers and agents: jobs go on when told to; the agent answers commands and says hello as the test wants."""
-
-    def __init__(self) -> None:
-        self.kicks: list[tuple[Any, str]] = []
-        self.commands: list[tuple[str, Command]] = []
-        self.says_hello = True
-        self.failure: Failure | None = None
-
-    def run(self) -> None:
-        while self.kicks or self.commands:
-            if self.commands:
-                agent, command = self.commands.pop(0)
-                engine.answer(Answer(command.key, agent, {}, self.failure).to_document())
-                continue
-            uuid, queue = self.kicks.pop(0)
-            engine.advance(uuid, queue)
-            for waiting in Job.objects.live().values_list("waiting", flat=True):
-                for topic in waiting:
-                    if self.says_hello and topic.startswith("hello:"):
-                        connection.hello(Hello(topic[6:], "0.1.0", "boot-1", FACTS).to_document())
-
-
-@pytest.fixture
-def line(store: Any, monkeypatch: pytest.MonkeyPatch) -> Line:
-    wires = Line()
-    for module in (engine, services, sweep):
-        monkeypatch.setattr(module, "kick", lambda job, queue="control": wires.kicks.append((job, queue)))
-    monkeypatch.setattr(
-        agents, "send_command", lambda agent, command, is_bulk: wires.commands.append((str(agent), command))
-    )
-    return wires
-
-
-@pytest.fixture
-def small_agent(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts a few lines of Python in the real agent's place; what they miss on the machine is the test's."""
-
-    def put(missing: Any = ()) -> None:
-        text = BUNDLE.format(missing=json.dumps(list(missing)))
-        monkeypatch.setattr(enrolment, "bundle", lambda: text.encode())
-
-    put()
-    return put
-
-
-@pytest.fixture
-def cluster(line: Line, places: dict[str, Any], small_agent: Any) -> Cluster:
-    places["allow_loopback_hosts"] = True
-    made: Cluster = ClusterFactory(hypervisor=Hypervisor.FAKE)
-    return made
-
-
-def add(cluster: Cluster, machine: Machine, actor: Actor, line: Line, **options: Any) -> tuple[Host, Job]:
-    options = {"ssh_password": machine.password, **options} if "ssh_private_key" not in options else options
-    given = {"address": machine.address, "ssh_port": machine.port, "name": "one", **options}
-    (host,), job = hosts.add(actor=actor, cluster=cluster, **given)
-    line.run()
-    return host, Job.objects.get(pk=job.pk)
-
-
-def opens(store: Any, config: dict[str, Any]) -> bool:
-    """Whether Redis lets in whoever has this agent.json."""
-    port = store.connection_pool.connection_kwargs["port"]
-    client = redis.Redis(port=port, username=config["redis_username"], password=config["redis_password"])
-    try:
-        return bool(client.ping())
-    except redis.AuthenticationError:
-        return False
-
-
-def nothing_stays(store: Any, places: dict[str, Any]) -> None:
-    assert not Host.objects.exists()
-    assert not Agent.objects.exists()
-    assert not HostCapacity.objects.exists()
-    assert [user for user in redis_acl.users(store) if str(user).startswith("agent-")] == []
-    assert store.keys("mica:secret:*") == []
-    auth = Path(places["vmauth_file"])
-    if auth.exists():
-        assert len(json.loads(auth.read_text())["users"]) == 1  # nobody's, who is always there
-
-
-@pytest.fixture(autouse=True)
-def _no_users_of_other_tests(store: Any) -> None:
-    for user in redis_acl.users(store):
-        if str(user).startswith("agent-"):
-            store.execute_command("ACL", "DELUSER", user)
 
 
 class TestAdd:
@@ -210,6 +87,7 @@ class TestAdd:
         assert (job.state, job.error["code"]) == (JobState.FAILED, code)
         assert job.error["detail"]["en"]
         assert job.error["advice"]["en"]
+        assert job.error["detail"]["en"] != job.error["detail"]["zh-hans"]
         nothing_stays(store, places)
         assert machine.left() == set()
 
@@ -313,123 +191,6 @@ class TestAdd:
         _host, job = add(cluster, machine, actor, line_again)
         assert (job.state, job.error) == (JobState.SUCCEEDED, None)
         assert machine.inside("/etc/mica/agent/key.pem").stat().st_mode & 0o777 == 0o600
-
-
-class TestReconnect:
-    @pytest.fixture
-    def host(self, cluster: Cluster, machine: Machine, actor: Actor, line: Line) -> Host:
-        add(cluster, machine, actor, line)
-        made: Host = Host.objects.select_related("agent", "cluster__zone").get()
-        return made
-
-    def reconnect(self, host: Host, machine: Machine, actor: Actor, line: Line, **given: Any) -> Job:
-        given = {"ssh_password": machine.password, **given} if "ssh_private_key" not in given else given
-        job = hosts.reconnect(host, actor=actor, **given)
-        line.run()
-        return Job.objects.get(pk=job.pk)
-
-    def test_new_access_and_the_old_is_gone(
-        self, host: Host, machine: Machine, actor: Actor, line: Line, store: Any
-    ) -> None:
-        path = machine.inside("/etc/mica/agent/agent.json")
-        before = json.loads(path.read_text())
-        job = self.reconnect(host, machine, actor, line, ssh_private_key=machine.private_key)
-        assert (job.state, job.error) == (JobState.SUCCEEDED, None)
-        after = json.loads(path.read_text())
-        assert (after["uuid"], after["metrics_token"]) == (before["uuid"], before["metrics_token"])
-        assert opens(store, after)
-        assert not opens(store, before)
-        assert machine.left() == FILES
-        assert Agent.objects.get().certificate_serial != host.agent.certificate_serial  # type: ignore[union-attr]
-
-    def test_a_failure_leaves_the_agent_that_was(
-        self, host: Host, machine: Machine, actor: Actor, line: Line, store: Any
-    ) -> None:
-        names = ("/etc/mica/agent/agent.json", "/etc/mica/agent/cert.pem", "/etc/mica/agent/key.pem")
-        before = {name: machine.inside(name).read_bytes() for name in names}
-        line.says_hello = False
-        job = hosts.reconnect(host, actor=actor, ssh_password=machine.password)
-        line.run()
-        Job.objects.filter(pk=job.pk).update(step_deadline_at="2020-01-01T00:00:00Z")
-        sweep.run()
-        line.run()
-        job.refresh_from_db()
-        assert (job.state, job.error["code"]) == (JobState.FAILED, "timed_out")
-        assert {name: machine.inside(name).read_bytes() for name in names} == before
-        config = json.loads(before[names[0]])
-        assert opens(store, config)
-        assert machine.left() == FILES
-        agent = Agent.objects.get()
-        assert agent.certificate_serial == host.agent.certificate_serial  # type: ignore[union-attr]
-        assert Host.objects.get().state == HostState.READY
-
-    def test_a_changed_host_key_must_be_confirmed(self, host: Host, machine: Machine, actor: Actor, line: Line) -> None:
-        machine.stop()
-        machine.new_host_key()
-        machine.start()
-        job = self.reconnect(host, machine, actor, line)
-        assert (job.state, job.error["code"]) == (JobState.FAILED, "host_key_changed")
-        assert job.error["host_key_fingerprint"] == machine.fingerprint()
-        assert Agent.objects.get().host_key_fingerprint == host.agent.host_key_fingerprint  # type: ignore[union-attr]
-        host = Host.objects.select_related("agent", "cluster__zone").get()
-        shown = job.error["host_key_fingerprint"]
-        job = self.reconnect(host, machine, actor, line, host_key_fingerprint=shown)
-        assert (job.state, job.error) == (JobState.SUCCEEDED, None)
-        agent = Agent.objects.get()
-        assert (agent.host_key_type, agent.host_key_fingerprint) == ("ssh-ed25519", machine.fingerprint())
-
-    def test_a_wrong_secret_changes_nothing(self, host: Host, machine: Machine, actor: Actor, line: Line) -> None:
-        job = self.reconnect(host, machine, actor, line, ssh_password="wrong", ssh_user="root")
-        assert (job.state, job.error["code"]) == (JobState.FAILED, "ssh_secret_wrong")
-        assert machine.left() == FILES
-
-
-class TestDelete:
-    @pytest.fixture
-    def host(self, line: Line, places: dict[str, Any], store: Any) -> Host:
-        made: Host = HostFactory(agent__redis_password_hash="a" * 64)
-        redis_acl.grant(store, str(made.agent_id), "a" * 64)
-        enrolment.give_token(made.agent)  # type: ignore[arg-type]
-        return made
-
-    def delete(self, host: Host, actor: Actor, line: Line) -> Job:
-        job = hosts.delete(host, actor=actor)
-        line.run()
-        return Job.objects.get(pk=job.pk)
-
-    def test_nothing_stays(self, host: Host, actor: Actor, line: Line, store: Any, places: dict[str, Any]) -> None:
-        assert self.delete(host, actor, line).state == JobState.SUCCEEDED
-        nothing_stays(store, places)
-
-    def test_a_silent_machine_is_only_shut_out(
-        self, host: Host, actor: Actor, line: Line, store: Any, places: dict[str, Any]
-    ) -> None:
-        Agent.objects.update(connection=Connection.DISCONNECTED)
-        line.failure = Failure("failed", "must_not_be_asked", "")
-        assert self.delete(host, actor, line).state == JobState.SUCCEEDED
-        nothing_stays(store, places)
-
-    def test_an_agent_that_refuses_keeps_its_host(self, host: Host, actor: Actor, line: Line, store: Any) -> None:
-        line.failure = Failure("failed", "will_not", "no")
-        job = self.delete(host, actor, line)
-        assert (job.state, job.error["code"]) == (JobState.FAILED, "will_not")
-        host = Host.objects.select_related("cluster__zone").get()
-        assert (host.activity, host.state) == ("", HostState.READY)
-        assert redis_acl.user_name(str(host.agent_id)) in redis_acl.users(store)
-        assert capacity.take(host, cpu=1, memory_bytes=1)
-
-    def test_not_while_something_is_on_it(self, host: Host, actor: Actor) -> None:
-        capacity.take(host, cpu=1, memory_bytes=1)
-        with pytest.raises(Conflict) as caught:
-            hosts.delete(host, actor=actor)
-        assert caught.value.code == "in_use"
-        assert capacity.take(host, cpu=1, memory_bytes=1)  # open again: nothing was begun
-
-    def test_not_while_it_is_added(self, host: Host, actor: Actor) -> None:
-        host.state = HostState.NEW
-        host.save()
-        with pytest.raises(Conflict):
-            hosts.delete(host, actor=actor)
 
 
 def test_the_steps_speak() -> None:

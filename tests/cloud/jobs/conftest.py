@@ -15,30 +15,38 @@ from cloud.jobs.models import Job
 
 
 class Line:
-    """The wires between control and its agents. `reply` answers a command with a body, a Failure, or None (silence)."""
+    """The wires between control and its agents. `reply` answers a command with a body, a Failure, or None (silence).
+
+    `others` are further messages on their way, as what delivers them.
+    """
 
     def __init__(self) -> None:
         self.kicks: list[tuple[Any, str]] = []
         self.commands: list[tuple[str, Command]] = []
         self.aborted: list[str] = []
         self.alive: dict[str, Document] = {}
+        self.others: list[Callable[[], None]] = []
         self.reply: Callable[[Command], Document | Failure | None] = lambda command: {}
         self.seen: list[Command] = []
 
     def run(self) -> None:
         """Deliver everything until nothing moves."""
-        while self.kicks or self.commands:
+        while self.kicks or self.commands or self.others:
             if self.kicks:
                 engine.advance(*self.kicks.pop(0))
-            else:
+            elif self.commands:
                 self.deliver(*self.commands.pop(0))
+            else:
+                self.others.pop(0)()
 
     def deliver(self, agent: str, command: Command) -> None:
         self.seen.append(command)
         said = self.reply(command)
         if said is None:
             return
-        answer = Answer(command.key, agent, failure=said) if isinstance(said, Failure) else Answer(command.key, agent, said)
+        answer = (
+            Answer(command.key, agent, failure=said) if isinstance(said, Failure) else Answer(command.key, agent, said)
+        )
         engine.answer(answer.to_document())
 
     def names(self) -> list[str]:
@@ -51,7 +59,9 @@ def line(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Line:
     settings.MICA = {**settings.MICA, "resend_after_s": 0.0}
     for module in (engine, services, sweep):
         monkeypatch.setattr(module, "kick", lambda job, queue="control": wires.kicks.append((job, queue)))
-    monkeypatch.setattr(agents, "send_command", lambda agent, command, is_bulk: wires.commands.append((str(agent), command)))
+    monkeypatch.setattr(
+        agents, "send_command", lambda agent, command, is_bulk: wires.commands.append((str(agent), command))
+    )
     monkeypatch.setattr(agents, "heartbeat", lambda agent: wires.alive.get(str(agent)))
     monkeypatch.setattr(agents, "abort", wires.aborted.extend)
     return wires
