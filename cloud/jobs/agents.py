@@ -25,7 +25,14 @@ EXPIRES_AT_MOST_S = 86400
 @cache
 def redis() -> Any:
     """The control side's Redis client; thread-safe, one a process."""
-    return redis_client.Redis.from_url(settings.REDIS_URL, decode_responses=True)
+    return redis_client.Redis.from_url(
+        settings.REDIS_URL,
+        decode_responses=True,
+        socket_connect_timeout=2,
+        socket_timeout=10,  # above the longest wait for a query's answer
+        socket_keepalive=True,
+        health_check_interval=15,
+    )
 
 
 def queue(agent: UUID | str, *, is_bulk: bool = False) -> str:

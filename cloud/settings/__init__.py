@@ -4,6 +4,7 @@ docs/configuration.md."""
 from pathlib import Path
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 
 from cloud.settings.environment import CHECKOUT, database, names, setting, switch
@@ -13,7 +14,10 @@ DATA = Path(setting("data", "/var/lib/mica/default"))
 
 def _secret_key() -> str:
     place = setting("secret_key_file")
-    return Path(place).read_text().strip() if place else setting("secret_key", "not-for-production")
+    key = Path(place).read_text().strip() if place else setting("secret_key")
+    if not key:
+        raise ImproperlyConfigured("There is no secret key: name a file that holds one in MICA_SECRET_KEY_FILE.")
+    return key
 
 
 SECRET_KEY = _secret_key()
@@ -74,7 +78,13 @@ DATABASES = {"default": database(setting("database_url", "postgresql://mica@%2Fr
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = setting("redis_url", "redis://127.0.0.1:6379/0")
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "OPTIONS": {"socket_connect_timeout": 2, "socket_timeout": 5},
+    }
+}
 CHANNEL_LAYERS = {
     "default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}
 }
@@ -92,7 +102,7 @@ SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 7200
 SESSION_SAVE_EVERY_REQUEST = False
 SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
-IS_TLS = bool(setting("tls"))
+IS_TLS = switch("tls")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_TLS
 SECURE_HSTS_SECONDS = 31536000 if IS_TLS else 0
 SECURE_CONTENT_TYPE_NOSNIFF = True

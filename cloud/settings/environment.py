@@ -4,6 +4,7 @@ import os
 import tomllib
 from functools import cache
 from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -37,11 +38,11 @@ def names(name: str, default: str = "") -> list[str]:
 
 
 def database(url: str) -> dict[str, object]:
-    """Django's database dictionary of `postgresql://user:password@host-or-socket-directory:port/name`.
+    """Django's database dictionary of `postgresql://user:password@host-or-socket-directory:port/name?option=value`.
 
-    A socket directory is written as host, percent-encoded (`%2Frun%2Fmica`), as libpq does.
+    A socket directory is written as host, percent-encoded (`%2Frun%2Fmica`), as libpq does; options are libpq's
+    (`sslmode=require`).
     """
-    from urllib.parse import unquote, urlsplit
 
     parts = urlsplit(url)
     return {
@@ -51,4 +52,5 @@ def database(url: str) -> dict[str, object]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": unquote(parts.netloc.rpartition("@")[2].rpartition(":")[0] or parts.netloc.rpartition("@")[2]),
         "PORT": str(parts.port or ""),
+        "OPTIONS": dict(parse_qsl(parts.query)),
     }

@@ -40,10 +40,14 @@ class StreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self.pump = asyncio.create_task(self._down(reader))
 
     async def _down(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             while chunk := await reader.read(CHUNK_BYTES):
                 await self.send(bytes_data=chunk)
-        await self.close(1000)
+        except OSError as error:  # the machine, or the way to it, is gone
+            log.info("stream ended: %s", error)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the browser was quicker
+                await self.close(1000)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if self.writer is None:
@@ -51,7 +55,7 @@ class StreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self.writer.write(bytes_data if bytes_data is not None else (text_data or "").encode())
         try:
             await self.writer.drain()
-        except ConnectionError:
+        except OSError:
             await self.close(1000)
 
     async def disconnect(self, code: Any) -> None:

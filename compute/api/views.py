@@ -58,9 +58,11 @@ class InstanceViewSet(ResourceViewSet):
         return self._ticket(doors.tunnel, TunnelInput)
 
     def _ticket(self, door: Any, takes: Any) -> Response:
+        instance = self.get_object()
+        self.admit(self.action)
         asked = takes(data=self.request.data, context=self.get_serializer_context())
         asked.is_valid(raise_exception=True)
-        return Response(TicketSerializer(door(self.get_object(), actor=self.actor, **asked.validated_data)).data)
+        return Response(TicketSerializer(door(instance, actor=self.actor, **asked.validated_data)).data)
 
     @extend_schema(responses=GuestSerializer, summary="What the guest's agent says, asked now.")
     @action(detail=True, methods=["get"])

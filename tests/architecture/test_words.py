@@ -1,5 +1,6 @@
 """What people read is there in both languages, in the words of the glossary, chosen when it is read."""
 
+import ast
 import gettext
 import re
 import shutil
@@ -18,10 +19,12 @@ from django.utils.translation import gettext_lazy as _
 from cloud.accounts.models import Project
 from cloud.common import permissions
 from cloud.common.actor import Actor
+from cloud.common.driver import DriverError
 from cloud.common.errors import Conflict
 from cloud.config import registry
 from cloud.infra.models import Zone
-from cloud.jobs import engine, services
+from cloud.infra.workflows import problems
+from cloud.jobs import engine, failures, services
 from cloud.jobs.workflow import WORKFLOWS, Context, Step, Workflow
 from tests.base.clients import Client
 
@@ -252,3 +255,62 @@ def test_a_jobs_failure_comes_in_the_readers_language(
         assert here["error"]["title"] == "当前无法执行此操作"
         assert here["error"]["advice"] == "请稍后重试。"
         assert here["error"]["code"] == there["error"]["code"] == "conflict"
+
+
+class Slow(Step):
+    label = _("Downloading the image")
+    deadline = 7
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("problem", "english", "chinese"),
+    [
+        (
+            failures.timed_out(Slow()),
+            "“Downloading the image” took longer than 7 seconds.",
+            "“下载镜像”超过 7 秒仍未完成。",
+        ),
+        (
+            problems.of(DriverError("host_unreachable", "timed out")),
+            "The machine does not answer. (timed out)",
+            "机器没有响应。（timed out）",
+        ),
+        (
+            RuntimeError("a defect"),
+            "An error inside the platform: RuntimeError: a defect",
+            "平台内部错误：RuntimeError: a defect",
+        ),
+    ],
+    ids=["timed out", "of a machine", "a defect"],
+)
+def test_a_failure_with_values_does_too(
+    failing: type[Workflow],
+    admin: Client,
+    admin_project: Project,
+    actor: Actor,
+    problem: Exception,
+    english: str,
+    chinese: str,
+) -> None:
+    """Whoever puts the values into the text does not settle its language."""
+    place = failed_job(failing, problem, admin_project, actor)
+    assert admin.get(place).json()["error"]["detail"] == english
+    assert admin.get(place, **CHINESE).json()["error"]["detail"] == chinese
+
+
+def test_what_jobs_say_is_filled_in_by_its_reader() -> None:
+    """`_("…") % {…}` settles the language at once: in steps and failures it is `filled(_("…"), …)`."""
+    files = [*CHECKOUT.glob("*/workflows/*.py"), *CHECKOUT.glob("cloud/*/workflows/*.py")]
+    files += [CHECKOUT / "cloud/jobs" / name for name in ("failures.py", "batches.py")]
+    assert len(files) > 10
+    settled = [
+        f"{file.relative_to(CHECKOUT)}:{node.lineno}"
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Mod)
+        and isinstance(node.left, ast.Call)
+        and getattr(node.left.func, "id", "") == "_"
+    ]
+    assert settled == []
