@@ -41,8 +41,8 @@ def inventory(agent: Agent, body: Document) -> None:
 
 
 @receiver(agent_connected)
-def host_back(sender: Any, agent: Agent, rebooted: bool, **_: Any) -> None:
-    tasks.host_back.delay(agent=str(agent.pk), is_restarted=rebooted)
+def host_back(sender: Any, agent: Agent, **_: Any) -> None:
+    tasks.host_back.delay(agent=str(agent.pk))
 
 
 @receiver(agent_disconnected)

@@ -30,7 +30,6 @@ def redis() -> Any:
         decode_responses=True,
         socket_connect_timeout=2,
         socket_timeout=10,  # above the longest wait for a query's answer
-        socket_keepalive=True,
         health_check_interval=15,
     )
 
@@ -69,6 +68,14 @@ def heartbeat(agent: UUID | str) -> Document | None:
     """The agent's last sign of life, None when it has been silent past its time to live."""
     text = redis().get(f"mica:agent:{agent}:alive")
     return json.loads(text) if text else None
+
+
+def is_alive(agent: UUID | str) -> bool:
+    """Whether the agent gave a sign of life lately; nobody is called dead while Redis itself does not answer."""
+    try:
+        return heartbeat(agent) is not None
+    except redis_client.RedisError:
+        return True
 
 
 def progress(keys: list[str]) -> dict[str, Document]:

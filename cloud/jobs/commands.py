@@ -15,7 +15,8 @@ from cloud.jobs.workflow import AgentStep, Context
 if TYPE_CHECKING:
     from cloud.jobs.engine import Outcome
 
-RETRY_PAUSE_S = 2.0
+RETRY_PAUSE_S, LONGEST_PAUSE_S = 2.0, 30.0
+AGENT_LOST_AFTER_S = 45.0
 
 
 class Commanding:
@@ -44,6 +45,7 @@ class Commanding:
                 return self._let_go()
             if self.asked:
                 self._expect_in_time(step)
+                self._expect_alive(step)
                 return self._let_go()
             return self._ask(step, "run") or self._passed("skipped")
         if answer.failure is None:
@@ -64,8 +66,8 @@ class Commanding:
         if answer.failure is None or answer.failure.nature == "not_found":
             step.undo_answered(self.ctx, answer.body)
             return self._undone("undone")
-        if answer.failure.nature == "transient" and self.job.attempt <= step.retries:
-            return self._pause()
+        if answer.failure.nature == "transient":
+            return self._pause()  # for as long as it takes: the machine is there, and is not able yet
         return self.undo_failed(failures.of_agent(answer.failure))
 
     def command(self, step: AgentStep, direction: str) -> tuple[str, Command] | None:
@@ -85,8 +87,25 @@ class Commanding:
             attempt=job.attempt,
             task=message.kind,
             body=message.to_document(),
-            deadline=time.time() + (step.deadline if direction == "run" else agents.EXPIRES_AT_MOST_S),
+            deadline=self._command_deadline(step, direction),
         )
+
+    def _command_deadline(self, step: AgentStep, direction: str) -> float:
+        """A run that is sent again has no longer than the first time; seconds since the epoch."""
+        if direction == "undo":
+            return time.time() + agents.EXPIRES_AT_MOST_S
+        asked_until = self.job.step_deadline_at
+        return asked_until.timestamp() if asked_until else time.time() + step.deadline
+
+    def _expect_alive(self, step: AgentStep) -> None:
+        """Raise when the machine asked has been silent for a while: the job turns round, and undoes when it is back."""
+        for held in self.job.waiting.values():
+            if (
+                "agent" in held
+                and time.time() - held["sent_at"] > AGENT_LOST_AFTER_S
+                and not agents.is_alive(held["agent"])
+            ):
+                raise failures.agent_lost(step)
 
     def _ask(self, step: AgentStep, direction: str) -> "Outcome | None":
         made = self.command(step, direction)
@@ -117,5 +136,7 @@ class Commanding:
     def _pause(self) -> "Outcome":
         """Another attempt, after a little while."""
         self.job.attempt += 1
-        self.job.waiting = {"pause": {"until": time.time() + RETRY_PAUSE_S * (self.job.attempt - 1)}}
+        self.job.waiting = {
+            "pause": {"until": time.time() + min(RETRY_PAUSE_S * (self.job.attempt - 1), LONGEST_PAUSE_S)}
+        }
         return self._let_go()

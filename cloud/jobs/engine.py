@@ -13,12 +13,12 @@ from uuid import UUID
 
 from django.apps import apps
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, models, transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from cloud.common.errors import Problem
-from cloud.common.wire import Document
+from cloud.common.wire import Document, storable
 from cloud.events.services import audit
 from cloud.jobs import agents, failures, leases
 from cloud.jobs.commands import Commanding
@@ -54,7 +54,10 @@ def answer(document: Document) -> None:
         job = Job.objects.select_for_update().filter(pk=key.partition(":")[0], finished_at=None).first()
         if job is None or key not in job.waiting or "answer" in job.waiting[key]:
             return
-        job.waiting[key]["answer"] = document
+        if job.waiting[key].get("agent") != document.get("agent"):
+            log.warning("job %s: %s answers for another agent", job.uuid, document.get("agent"))
+            return
+        job.waiting[key]["answer"] = storable(document)
         job.save(update_fields=["waiting"])
     advance(job.uuid)
 
@@ -265,14 +268,19 @@ class Turn(Commanding):
         return Outcome.WAITING
 
     def _end(self, state: JobState) -> Outcome:
-        job = self.job
-        for held in JobResource.objects.filter(job=job, is_held=True):
-            _clear_activity(apps.get_model(held.resource_type), held.resource_uuid)
+        self._clear_activities()
         self.workflow.succeeded(self.ctx) if state == JobState.SUCCEEDED else self.workflow.failed(self.ctx)
         return self._close(state)
 
+    def _clear_activities(self) -> None:
+        for held in JobResource.objects.filter(job=self.job, is_held=True):
+            model = apps.get_model(held.resource_type)
+            if any(field.name == "activity" for field in model._meta.fields):
+                model._default_manager.filter(pk=held.resource_uuid).update(activity="")
+
     def _close(self, state: JobState) -> Outcome:
         job = self.job
+        self._clear_activities()
         JobResource.objects.filter(job=job, is_held=True).update(is_held=False)
         job.state, job.finished_at, job.waiting = state, database_now(), {}
         if state == JobState.SUCCEEDED:
@@ -285,8 +293,3 @@ class Turn(Commanding):
 
             transaction.on_commit(lambda: batches.settle(parent), robust=True)
         return Outcome.ENDED
-
-
-def _clear_activity(model: type[models.Model], uuid: UUID) -> None:
-    if any(field.name == "activity" for field in model._meta.fields):
-        model._default_manager.filter(pk=uuid).update(activity="")

@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from cloud.common.errors import Problem
 from cloud.common.text import filled
-from cloud.common.wire import Document, Failure
+from cloud.common.wire import Document, Failure, storable
 from cloud.jobs.workflow import Step
 
 
@@ -28,7 +28,7 @@ def document(error: Exception) -> Document:
             code="internal_error",
             advice=_("Try again; if it happens again, report it with the job's id."),
         )
-    return {
+    said = {
         "code": error.code,
         "title": _in_every_language(error.title),
         "detail": _in_every_language(error.detail),
@@ -36,6 +36,7 @@ def document(error: Exception) -> Document:
         "errors": {name: [str(text) for text in texts] for name, texts in error.errors.items()},
         **{name: value for name, value in error.extra.items() if isinstance(value, (str, int, float, list, dict))},
     }
+    return storable(said)
 
 
 def cancelled() -> Document:
@@ -47,6 +48,14 @@ def timed_out(step: Step) -> Problem:
         filled(_("“%(step)s” took longer than %(seconds)d seconds."), step=step.label, seconds=step.deadline),
         code="timed_out",
         advice=_("Check that the machine is connected and not overloaded, then try again."),
+    )
+
+
+def agent_lost(step: Step) -> Problem:
+    return Problem(
+        filled(_("The machine stopped answering while “%(step)s” was at work."), step=step.label),
+        code="agent_lost",
+        advice=_("What it has of this is taken back as soon as it answers again. Try again on another machine."),
     )
 
 

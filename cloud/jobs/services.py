@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import models, transaction
+from django.db.models import Func, Value
 from django.utils.translation import gettext_lazy as _
 
 from cloud.common.actor import Actor
@@ -47,6 +48,8 @@ def open(
         JobStep(job=job, position=position, name=step.__name__) for position, step in enumerate(workflow.steps)
     )
     _hold(job, sorted([resource, *resources], key=lambda held: str(held.pk)), workflow.activity)
+    # Drawn while the resources are held, so that no later job of theirs has a lower number.
+    Job.objects.filter(pk=job.pk).update(sequence=Func(Value("job_sequence"), function="nextval"))
     audit.record(workflow.name, actor=actor, resource=resource, job=job)
     transaction.on_commit(lambda: kick(job.uuid, first_queue(workflow)), robust=True)
     return job

@@ -43,7 +43,10 @@ def _look_after(job: Job, *, is_late: bool) -> None:
     if not waits or (is_late and job.state != JobState.UNDOING):
         kick(job.uuid, turn.step.queue if turn.step else "control")
     elif time.time() - waits[0]["sent_at"] >= settings.MICA["resend_after_s"]:
-        _send_again(job)
+        if agents.is_alive(waits[0]["agent"]):
+            _send_again(job)
+        elif job.state != JobState.UNDOING:
+            kick(job.uuid)  # the turn says when it has waited long enough for a silent machine
 
 
 @transaction.atomic

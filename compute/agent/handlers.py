@@ -42,7 +42,7 @@ def start(message: StartDomain, call: Call) -> DomainState:
     return DomainState(message.spec.uuid, state)
 
 
-@command(StopDomain)
+@command(StopDomain, patient=True)
 def stop(message: StopDomain, call: Call) -> DomainState:
     state = hypervisor.of(call.machine).stop(
         message.uuid, is_forced=message.is_forced, grace_s=message.grace_s, watch=call.check_aborted
@@ -50,7 +50,7 @@ def stop(message: StopDomain, call: Call) -> DomainState:
     return DomainState(message.uuid, state)
 
 
-@command(RebootDomain)
+@command(RebootDomain, patient=True)
 def reboot(message: RebootDomain, call: Call) -> DomainState:
     state = hypervisor.of(call.machine).reboot(
         message.uuid, is_forced=message.is_forced, grace_s=message.grace_s, watch=call.check_aborted

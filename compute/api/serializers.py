@@ -50,7 +50,7 @@ class VolumeSummarySerializer(serializers.ModelSerializer[Volume]):
 class InstanceSerializer(ResourceSerializer):
     """An instance in a list."""
 
-    host = SummarySerializer(read_only=True)
+    host = SummarySerializer(read_only=True, allow_null=True)
     addresses = serializers.SerializerMethodField()
     state_reason = serializers.SerializerMethodField(help_text="Why it is in this state, when that needs a word.")
 
@@ -108,7 +108,7 @@ class NicInput(InputSerializer):
 
 class VolumeInput(InputSerializer):
     size_bytes = serializers.IntegerField(min_value=1, max_value=LARGEST_VOLUME, required=False)
-    disk_offering = Reference(DiskOffering, required=False)
+    disk_offering = Reference(DiskOffering.objects.filter(availability="enabled"), required=False)
     primary_storage = Reference(PrimaryStorage, required=False)
 
 
@@ -119,7 +119,7 @@ class InstanceInput(InputSerializer):
     description = serializers.CharField(max_length=4096, allow_blank=True, required=False)
     count = serializers.IntegerField(min_value=1, max_value=MOST_AT_ONCE, default=1)
     image = Reference(Image)
-    instance_offering = Reference(InstanceOffering, required=False)
+    instance_offering = Reference(InstanceOffering.objects.filter(availability="enabled"), required=False)
     cpu = serializers.IntegerField(min_value=1, max_value=MOST_CPUS, required=False)
     memory_bytes = serializers.IntegerField(min_value=SMALLEST_MEMORY, max_value=LARGEST_MEMORY, required=False)
     nics = serializers.ListField(child=NicInput(), max_length=8)

@@ -25,8 +25,8 @@ class Instance(Resource, Stateful):
 
     `host` is where it is (or where a job is putting it) and `last_host` where it was; `is_reserved` says that its CPU
     and memory are booked on `host`. `is_wanted_running` is the user's last word on power: after a restart of the host
-    the platform brings such an instance back. `settled_at` is when the state was last settled. Volumes and NICs are
-    storage's and network's rows, by `instance_uuid`.
+    the platform brings such an instance back. `boot_id` is the boot of the host in which it was last seen running,
+    `settled_at` when the state was last settled. Volumes and NICs are storage's and network's rows, by `instance_uuid`.
     """
 
     kind_word = "instance"
@@ -46,6 +46,7 @@ class Instance(Resource, Stateful):
     user_data = models.TextField(blank=True, default="")
     is_reserved = models.BooleanField(default=False)
     is_wanted_running = models.BooleanField(default=False)
+    boot_id = models.CharField(max_length=64, blank=True, default="")
     settled_at = models.DateTimeField(db_default=Now())
     destroyed_at = models.DateTimeField(null=True)
 

@@ -31,7 +31,7 @@ from compute.workflows.lifecycle import (
 from compute.workflows.recycle import DestroyInstance, ExpungeInstance, RecoverInstance
 from network.models import L3Network, Nic
 from network.services import nics
-from storage.models import Image, Volume
+from storage.models import Image, Volume, VolumeState
 from storage.services import placement as storage_placement
 from storage.services import volumes
 from storage.services.placement import VolumeNeed
@@ -277,6 +277,8 @@ def destroy(instance: Instance, *, actor: Actor) -> Job:
 def recover(instance: Instance, *, actor: Actor) -> Job:
     """Take the instance out of the recycle bin, stopped."""
     instance.expect_state(InstanceState.DESTROYED)
+    if Volume.objects.filter(instance_uuid=instance.pk, state=VolumeState.DELETED).exists():
+        raise Conflict(_("Its volumes are being deleted; it cannot be recovered any more."), code="too_late")
     return jobs.open(RecoverInstance, resource=instance, actor=actor, context=_context(instance, _place_of(instance)))
 
 

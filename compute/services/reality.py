@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_noop
 
 from cloud.common.actor import platform
 from cloud.common.errors import Problem
+from cloud.common.models import Connection
 from cloud.config.services import value
 from cloud.events.services import audit
 from cloud.infra.models import Agent, Host
@@ -79,7 +80,7 @@ def _settle(agent: Agent, uuid: str, state: InstanceState, *, because: str) -> N
             changes["is_wanted_running"] = False
         leave_host(instance.pk)
     else:
-        changes["is_wanted_running"] = True
+        changes |= {"is_wanted_running": True, "boot_id": agent.boot_id}
         _take_room(instance, Host.objects.get(agent=agent))
     Instance.objects.filter(pk=instance.pk).update(**changes)
     audit.record(
@@ -106,22 +107,43 @@ def host_silent(agent: Agent) -> None:
     )
 
 
-def host_back(agent: Agent, *, is_restarted: bool) -> None:
-    """Learn what runs there; after a restart of the machine, bring back what ran. Raises Unavailable: try again."""
+def look(agent: Agent) -> None:
+    """Ask the host what runs there, and settle it. Raises Unavailable when it does not answer."""
     asked_at = database_now()
     inventory(agent, DomainInventory.from_document(agents.ask(agent.pk, Domains())), asked_at=asked_at)
-    if is_restarted:
-        bring_back(agent)
+
+
+def host_back(agent: Agent) -> None:
+    """Learn what runs there; after a restart of the machine, bring back what ran. Raises Unavailable: try again."""
+    look(agent)
+    bring_back(agent)
 
 
 def bring_back(agent: Agent) -> None:
-    """Start what should run on this host and does not since the machine was restarted."""
+    """Start what should run on this host and was last seen running before the machine was restarted.
+
+    One start a boot: what fails is the user's to look at. What no host has room for is tried again by the reconciler.
+    """
     host = Host.objects.filter(agent=agent).select_related("cluster").first()
     if host is None or not value("instance.resume_after_host_restart", host.cluster):
         return
-    for instance in _of_host(agent).filter(state=InstanceState.STOPPED, activity="", is_wanted_running=True):
+    for instance in _lost_to_a_restart().filter(last_host=host):
         try:
-            instances.start(instance, actor=platform(gettext_noop("restart of the host")))
+            with transaction.atomic():
+                instances.start(instance, actor=platform(gettext_noop("restart of the host")))
+                Instance.objects.filter(pk=instance.pk).update(boot_id=agent.boot_id)
         except Problem as problem:
             log.warning("%s is not brought back: %s", instance.name, problem.detail)
             Instance.objects.filter(pk=instance.pk).update(state_reason=str(problem.detail))
+
+
+def bring_back_all() -> None:
+    """What an earlier `bring_back` could not do, or never came to because its process died."""
+    waiting = _lost_to_a_restart().filter(last_host__connection=Connection.CONNECTED)
+    for agent in Agent.objects.filter(host__in=waiting.values("last_host")):
+        bring_back(agent)
+
+
+def _lost_to_a_restart() -> Any:
+    stopped = Instance.objects.filter(state=InstanceState.STOPPED, activity="", is_wanted_running=True, host=None)
+    return stopped.exclude(boot_id="").exclude(boot_id=F("last_host__agent__boot_id"))

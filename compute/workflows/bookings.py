@@ -2,13 +2,19 @@
 
 from typing import Any
 
+from django.db import transaction
+
+from cloud.celery import app
 from cloud.infra.models import Host
 from cloud.infra.services import capacity
+from cloud.jobs import agents
 from compute.models import Instance
 from network.models import Nic
 from network.services import nics
 from storage.models import Volume
 from storage.services import volumes
+
+LOOK_AGAIN_S = 2.0
 
 
 def book(instance: Instance, host: Host) -> None:
@@ -34,6 +40,18 @@ def leave_host(instance_uuid: Any) -> None:
     nics.unplace(list(Nic.objects.filter(instance_uuid=instance_uuid, host__isnull=False)))
     if instance.host_id:
         Instance.objects.filter(pk=instance_uuid).update(last_host=instance.host_id, host=None)
+
+
+def look_again(agent: str | None) -> None:
+    """Have the host's inventory looked at soon after this commits: an event that came while a job was at work was left
+    to the job. Several jobs of a host within seconds are one look."""
+    if agent:
+        transaction.on_commit(lambda: _look_soon(agent), robust=True)
+
+
+def _look_soon(agent: str) -> None:
+    if agents.redis().set(f"mica:look:{agent}", 1, nx=True, px=int(LOOK_AGAIN_S * 1000)):
+        app.send_task("compute.look", kwargs={"agent": agent}, countdown=LOOK_AGAIN_S, ignore_result=True)
 
 
 def release_belongings(instance_uuid: Any) -> None:

@@ -2,13 +2,15 @@
 
 from typing import ClassVar
 
-from django.db.models.functions import Now
+from django.db.models import OuterRef, Subquery, Value
+from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
 
+from cloud.infra.models import Host
 from cloud.jobs.workflow import Context, Step, Workflow
 from compute.models import Instance, InstanceState
-from compute.workflows.bookings import leave_host
+from compute.workflows.bookings import leave_host, look_again
 from compute.workflows.steps import (
     Belongings,
     HostReservation,
@@ -23,6 +25,13 @@ from storage.workflows.steps import CacheImages, CreateVolumes
 
 def _settle(ctx: Context, state: str, **changes: object) -> None:
     Instance.objects.filter(pk=ctx.resource_uuid).update(state=state, state_reason="", settled_at=Now(), **changes)
+
+
+def _settle_running(ctx: Context) -> None:
+    """It runs, as its user wishes, in the present boot of its host; what happened to it meanwhile is looked at soon."""
+    boot = Host.objects.filter(pk=OuterRef("host")).values("agent__boot_id")
+    _settle(ctx, InstanceState.RUNNING, is_wanted_running=True, boot_id=Coalesce(Subquery(boot), Value("")))
+    look_again(ctx.get("agent"))
 
 
 def _doubt(ctx: Context) -> None:
@@ -48,7 +57,7 @@ class CreateInstance(Workflow):
     ]
 
     def succeeded(self, ctx: Context) -> None:
-        _settle(ctx, InstanceState.RUNNING, is_wanted_running=True)
+        _settle_running(ctx)
 
     def failed(self, ctx: Context) -> None:
         _doubt(ctx) if ctx.is_stuck else Instance.objects.filter(pk=ctx.resource_uuid).delete()
@@ -76,7 +85,7 @@ class StartInstance(Workflow):
     steps: ClassVar[list[type[Step]]] = [HostReservation, PrepareNetwork, StartAgain]
 
     def succeeded(self, ctx: Context) -> None:
-        _settle(ctx, InstanceState.RUNNING, is_wanted_running=True)
+        _settle_running(ctx)
 
     def failed(self, ctx: Context) -> None:
         if ctx.is_stuck:
@@ -101,4 +110,4 @@ class RebootInstance(Workflow):
     steps: ClassVar[list[type[Step]]] = [RebootOnHost]
 
     def succeeded(self, ctx: Context) -> None:
-        _settle(ctx, InstanceState.RUNNING, is_wanted_running=True)
+        _settle_running(ctx)

@@ -9,6 +9,7 @@ from cloud.jobs.workflow import Context, Step, Workflow
 from compute.models import Instance, InstanceState
 from compute.workflows.bookings import leave_host, release_belongings
 from compute.workflows.steps import RemoveFromHost
+from storage.models import Volume, VolumeState
 from storage.workflows.steps import DeleteVolumes
 
 
@@ -47,6 +48,15 @@ class RecoverInstance(Workflow):
         )
 
 
+class NoWayBack(Step):
+    """From here on files go: what of them is left cannot be recovered."""
+
+    label = _("Closing the recycle bin")
+
+    def run(self, ctx: Context) -> None:
+        Volume.objects.filter(instance_uuid=ctx.resource_uuid).update(state=VolumeState.DELETED)
+
+
 class ReleaseBelongings(Step):
     """Runs when domain and files are gone: only then may addresses and disk space go to others."""
 
@@ -62,7 +72,7 @@ class ExpungeInstance(Workflow):
     name = "instance.expunge"
     verb = _("Expunge instance")
     activity = "expunging"
-    steps: ClassVar[list[type[Step]]] = [RemoveFromHost, DeleteVolumes, ReleaseBelongings]
+    steps: ClassVar[list[type[Step]]] = [RemoveFromHost, NoWayBack, DeleteVolumes, ReleaseBelongings]
 
     def succeeded(self, ctx: Context) -> None:
         Instance.objects.filter(pk=ctx.resource_uuid).delete()

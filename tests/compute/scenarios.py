@@ -10,6 +10,8 @@ from cloud.jobs.models import Job
 from compute.services import instances
 from compute.workflows.recycle import ReleaseBelongings
 from storage.services import backup_storages, images, primary_storages
+from storage.workflows.detach_primary_storage import LeaveClusters
+from storage.workflows.steps import DeleteVolumes
 from storage.workflows.waiting import ImagesLeaveHosts
 from tests.compute.world import IMAGE_DATA, World
 from tests.factories.infra import HostFactory
@@ -91,6 +93,8 @@ def _of_cluster(verb: Callable[..., Job]) -> Callable[[World, Any], Job]:
     return lambda world, made: _again(verb, cluster=world.cluster)(world, made)
 
 
+SHREDDED = frozenset({DeleteVolumes.__name__, ReleaseBelongings.__name__})
+EMPTIED = frozenset({ImagesLeaveHosts.__name__, LeaveClusters.__name__})
 SCENARIOS = {
     "instance.create": Scenario(lambda world, _made: world.begin()[1]),
     "instance.create_only": Scenario(lambda world, _made: world.begin(is_started=False)[1]),
@@ -99,21 +103,13 @@ SCENARIOS = {
     "instance.reboot": Scenario(_again(instances.reboot), World.create),
     "instance.destroy": Scenario(_again(instances.destroy), World.create, is_one_way=True),
     "instance.recover": Scenario(_again(instances.recover), World.destroyed),
-    "instance.expunge": Scenario(
-        _again(instances.expunge), World.destroyed, frozenset({ReleaseBelongings.__name__}), is_one_way=True
-    ),
+    "instance.expunge": Scenario(_again(instances.expunge), World.destroyed, SHREDDED, is_one_way=True),
     "image.add": Scenario(_add_image),
     "image.expunge": Scenario(_again(images.expunge), _deleted_image, is_one_way=True),
     "primary_storage.add": Scenario(_add_storage),
     "primary_storage.attach": Scenario(_of_cluster(primary_storages.attach), _detached),
-    "primary_storage.detach": Scenario(
-        _of_cluster(primary_storages.detach),
-        _with_cached_image,
-        frozenset({ImagesLeaveHosts.__name__, "LeaveClusters"}),
-    ),
-    "primary_storage.delete": Scenario(
-        _again(primary_storages.delete), _with_cached_image, frozenset({ImagesLeaveHosts.__name__, "LeaveClusters"})
-    ),
+    "primary_storage.detach": Scenario(_of_cluster(primary_storages.detach), _with_cached_image, EMPTIED),
+    "primary_storage.delete": Scenario(_again(primary_storages.delete), _with_cached_image, EMPTIED),
     "host.delete": Scenario(_again(hosts.delete), _lone_host),
     "backup_storage.delete": Scenario(_again(backup_storages.delete), _lone_server),
 }

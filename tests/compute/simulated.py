@@ -8,11 +8,14 @@ from cloud.common.driver import DriverError
 from cloud.common.errors import Unavailable
 from cloud.common.wire import Answer, Command, Desired, Document, Failure, Held, Message, Observation
 from cloud.infra import observations
+from cloud.infra.models import Agent
 from cloud.infra.services import desired
 from cloud.jobs import agents, engine
 from compute.agent import handlers as _handlers  # noqa: F401
 from compute.agent import hypervisor
 from compute.drivers.fake import FakeHypervisor
+from compute.services import reality
+from compute.workflows import bookings
 from network.agent import handlers as _networks  # noqa: F401
 from network.agent.machine import driver
 from network.drivers.fake import FakeNetwork
@@ -37,6 +40,7 @@ class Hosts(Machines):
         monkeypatch.setattr(desired, "_send_soon", self._send_soon)
         monkeypatch.setattr(agents, "send_desired", self.converge_to)
         monkeypatch.setattr(agents, "ask", self.ask)
+        monkeypatch.setattr(bookings, "_look_soon", self._look_soon)
         monkeypatch.setattr(agents, "heartbeat", lambda agent: None if str(agent) in self.away else {"in_work": []})
 
     def forget(self) -> None:
@@ -101,6 +105,9 @@ class Hosts(Machines):
         if (str(agent), section) not in self._on_their_way:
             self._on_their_way.add((str(agent), section))
             self.line.others.append(lambda: self._send(str(agent), section))
+
+    def _look_soon(self, agent: str) -> None:
+        self.line.others.append(lambda: reality.look(Agent.objects.get(pk=agent)))
 
     def _send(self, agent: str, section: str) -> None:
         self._on_their_way.discard((agent, section))

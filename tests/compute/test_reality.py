@@ -1,6 +1,7 @@
 """What hosts say of their domains settles what the rows say; jobs at work, and strangers, are left alone."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -30,8 +31,16 @@ def reboot_host(world: World) -> None:
     for domain in hypervisor.inventory():
         if domain.state == "running":
             hypervisor.crash(domain.uuid)
-    reality.host_back(world.host.agent, is_restarted=True)
+    new_boot(world)
     world.settle()
+
+
+def new_boot(world: World) -> None:
+    """The agent is back after its machine was restarted."""
+    agent = world.host.agent
+    agent.boot_id = str(uuid4())
+    agent.save(update_fields=["boot_id"])
+    reality.host_back(agent)
 
 
 class TestEvents:
@@ -178,7 +187,7 @@ class TestSilence:
         assert (world.fresh(running).state, world.fresh(stopped).state) == ("unknown", "stopped")
         assert world.fresh(running).state_reason
         world.expect_sums()
-        reality.host_back(world.host.agent, is_restarted=False)
+        reality.host_back(world.host.agent)
         assert world.ledger() == before
         assert world.fresh(running).state_reason == ""
 
@@ -186,7 +195,7 @@ class TestSilence:
         instance = world.create()
         reality.host_silent(world.host.agent)
         world.machines.hypervisor(world.host.agent).crash(str(instance.pk))
-        reality.host_back(world.host.agent, is_restarted=False)
+        reality.host_back(world.host.agent)
         world.settle()
         assert world.fresh(instance).state == "stopped"
         world.expect_sums()
@@ -202,12 +211,12 @@ class TestSilence:
         asked: list[dict[str, Any]] = []
         monkeypatch.setattr(tasks.host_back, "delay", lambda **kwargs: asked.append(kwargs))
         agent_connected.send(None, agent=still.host.agent, rebooted=True)
-        assert asked == [{"agent": str(still.host.agent_id), "is_restarted": True}]
+        assert asked == [{"agent": str(still.host.agent_id)}]
 
     def test_a_host_that_is_away_again_is_asked_later(self, still: World) -> None:
         still.machines.away.add(str(still.host.agent_id))
         with pytest.raises(Unavailable):  # Celery tries the task again
-            reality.host_back(still.host.agent, is_restarted=True)
+            reality.host_back(still.host.agent)
 
 
 class TestRestartedHosts:
@@ -241,7 +250,7 @@ class TestRestartedHosts:
             hypervisor.crash(str(instance.pk))
         world.tell_inventory()
         assert capacity.take(world.host, cpu=0, memory_bytes=6 * GIB)
-        reality.host_back(world.host.agent, is_restarted=True)
+        new_boot(world)
         world.settle()
         assert (world.fresh(large).state, world.fresh(small).state) == ("stopped", "running")
         assert "host-1" in world.fresh(large).state_reason

@@ -208,7 +208,7 @@ class LibvirtHypervisor(Hypervisor):
     def _heard(self, domain: Any, number: int, detail: int) -> None:
         uuid = domain.UUIDString()
         if number == lifecycle.DEFINED:
-            self._marks.forget(uuid)
+            self._marks.refresh(domain)
         told = lifecycle.event(number, detail)
         if told:
             self._pulse.beat()
@@ -226,7 +226,7 @@ class LibvirtHypervisor(Hypervisor):
         try:
             place = self._files.prepare(spec, virt)
             domain = connection.defineXMLFlags(domain_xml.build(spec, place), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
-            self._marks.forget(spec.uuid)
+            self._marks.refresh(domain)
             domain.create()
         except (libvirt.libvirtError, DriverError):
             if is_new:

@@ -24,13 +24,19 @@ class Marks:
         with self._lock:
             if uuid in self._known:
                 return self._known[uuid]
+        return self.refresh(domain)
+
+    def refresh(self, domain: Any) -> Mark | None:
+        """The mark read anew, after the domain was defined; that of a domain already gone is what was last known."""
+        uuid = domain.UUIDString()
         try:
             mark = metadata.read(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, metadata.NAMESPACE))
         except libvirt.libvirtError as error:
             if error.get_error_code() not in _UNMARKED:
                 raise
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                return None
+                with self._lock:
+                    return self._known.get(uuid)
             mark = None
         with self._lock:
             self._known[uuid] = mark

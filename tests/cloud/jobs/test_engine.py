@@ -384,6 +384,16 @@ class TestSlowSteps:
         assert (slow, line.kicks, fresh(job).lease_owner) == ([], [(job.pk, "control.ssh")], "")
 
 
+@pytest.mark.parametrize("url", ["unix:///run/redis.sock", "redis://127.0.0.1:6379/0", "rediss://10.0.0.1:6379/0"])
+def test_redis_is_reached_by_socket_and_by_address(settings, url):
+    settings.REDIS_URL = url
+    agents.redis.cache_clear()
+    try:
+        assert agents.redis().connection_pool.make_connection()
+    finally:
+        agents.redis.cache_clear()
+
+
 def test_two_workers_never_have_the_same_job(line, zone, actor):
     job = open_job(zone, actor)
     assert leases.take(job.pk, "one")

@@ -97,6 +97,12 @@ def test_power_commands_are_never_behind_bulk_work() -> None:
     assert not any(COMMANDS[kind].is_bulk for kind in kinds)
 
 
+def test_what_waits_for_guests_is_not_in_the_way_of_quick_work() -> None:
+    assert COMMANDS[StopDomain.kind].is_patient
+    assert COMMANDS[RebootDomain.kind].is_patient
+    assert not COMMANDS[StartDomain.kind].is_patient
+
+
 def test_a_cancelled_stop_ends_early(machine: Machine, fake: FakeHypervisor, link: Listening) -> None:
     fake.obeys_power_button = False
     ask(machine, StartDomain(SPEC))
