@@ -7,7 +7,7 @@ from django.dispatch import receiver
 
 from cloud.common.wire import Document
 from cloud.infra import observations, usage
-from cloud.infra.models import Agent, Cluster, Host, Zone
+from cloud.infra.models import Agent, AgentKind, Cluster, Host, Zone
 from cloud.infra.signals import agent_connected, agent_disconnected
 from compute import tasks
 from compute.messages import EVENT_TOPIC, INVENTORY_TOPIC, DomainEvent, DomainInventory
@@ -42,7 +42,8 @@ def inventory(agent: Agent, body: Document) -> None:
 
 @receiver(agent_connected)
 def host_back(sender: Any, agent: Agent, **_: Any) -> None:
-    tasks.host_back.delay(agent=str(agent.pk))
+    if agent.kind == AgentKind.HOST:
+        tasks.host_back.delay(agent=str(agent.pk))
 
 
 @receiver(agent_disconnected)

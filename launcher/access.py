@@ -44,6 +44,7 @@ def ssh(cloud: Cloud, instance: str, command: Sequence[str]) -> int:
 
 def forward(cloud: Cloud, instance: str, port: int) -> None:
     """Listen on a free loopback port and carry each connection to the guest's port, until interrupted."""
+    cloud.run_manage("tunnel", instance, str(port), "--check")
     with socket.create_server(("127.0.0.1", 0)) as server:
         cloud.steps.say(f"127.0.0.1:{server.getsockname()[1]} → {instance}:{port}   (Ctrl-C ends it)")
         running: list[subprocess.Popen[bytes]] = []

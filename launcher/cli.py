@@ -129,17 +129,24 @@ def manage(options: argparse.Namespace) -> int:
 
 
 def token(options: argparse.Namespace) -> int:
-    print(_set_up_cloud().run_manage("token", options.user).strip())
+    print(_running_cloud().run_manage("token", options.user).strip())
     return 0
 
 
 def ssh(options: argparse.Namespace) -> int:
-    return access.ssh(_set_up_cloud(), options.instance, options.rest)
+    return access.ssh(_running_cloud(), options.instance, options.rest)
 
 
 def forward(options: argparse.Namespace) -> int:
-    access.forward(_set_up_cloud(), options.instance, options.port)
+    access.forward(_running_cloud(), options.instance, options.port)
     return 0
+
+
+def _running_cloud() -> Cloud:
+    cloud = _set_up_cloud()
+    if cloud.supervisor.missing(["postgres", "redis"]):
+        raise Refusal("Mica is not running", "Run ./mica up first.")
+    return cloud
 
 
 def _cloud() -> Cloud:

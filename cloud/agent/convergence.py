@@ -16,6 +16,20 @@ DRIFT_S = 60.0
 FIRST_RETRY_S = 1.0
 
 Tell = Callable[[Held], None]
+Failures = dict[str, Failure]
+
+
+class PartsFailed(DriverError):
+    """A section was converged but for these parts, named by what control calls them: the rest of it is held.
+
+    Code and nature are those of the first part.
+    """
+
+    def __init__(self, parts: Failures) -> None:
+        first = next(iter(parts.values()))
+        super().__init__(first.code, "; ".join(f"{name}: {each.detail}" for name, each in parts.items()))
+        self.nature = first.nature
+        self.parts = parts
 
 
 @dataclass
@@ -25,7 +39,11 @@ class _Section:
     body: Document = field(default_factory=dict)
     held: int = 0
     failure: Failure | None = None
+    failures: Failures = field(default_factory=dict)
     is_due: bool = False
+    # Somebody waits for a word, even if it is the last one again: control asked anew, or this process is new.
+    is_asked: bool = True
+    has_passed: bool = False
     retries: int = 0
 
 
@@ -71,20 +89,27 @@ class Convergence:
                 section.wanted, section.body, section.retries = number, desired.body, 0
             held = section.held
             if held < section.wanted:
-                section.is_due = True
+                section.is_due = section.is_asked = True
                 self._changed.notify_all()
+            failures = dict(section.failures)
         if held >= number:
-            self._tell(self._held(name, held))
+            self._tell(self._held(name, held, failures=failures))
 
     def held(self) -> dict[str, int]:
         """The number held of each section."""
         with self._changed:
             return {s.name: s.held for s in self._sections.values() if s.held}
 
-    def errors(self) -> dict[str, str]:
-        """What is wrong with the sections whose last pass failed."""
+    def failures(self) -> dict[str, Document]:
+        """Parts that fail, as documents by section and part, of each section that was looked at since the start."""
         with self._changed:
-            return {s.name: f"{s.failure.code}: {s.failure.detail}" for s in self._sections.values() if s.failure}
+            looked_at = [section for section in self._sections.values() if section.has_passed]
+            return {s.name: {part: each.to_document() for part, each in s.failures.items()} for s in looked_at}
+
+    def errors(self) -> dict[str, str]:
+        """What is wrong with the sections whose last pass failed, wholly or in parts."""
+        with self._changed:
+            return {s.name: _words(s.failure, s.failures) for s in self._sections.values() if s.failure or s.failures}
 
     def stop(self) -> None:
         with self._changed:
@@ -100,46 +125,59 @@ class Convergence:
         while True:
             with self._changed:
                 pause = self._drift_s
-                if section.failure:
+                if section.failure or section.failures:
                     pause = min(pause, self._first_retry_s * 2.0 ** (section.retries - 1))
                 self._changed.wait_for(lambda: section.is_due or self._is_stopping, timeout=pause)
                 if self._is_stopping:
                     return
                 section.is_due = False
                 number, body = section.wanted, section.body
-            failure = self._pass(section.name, body)
-            self._settle(section, number, failure)
+                is_asked, section.is_asked = section.is_asked, False
+            failure, failures = self._pass(section.name, body)
+            self._settle(section, number, failure, failures, is_asked=is_asked)
 
-    def _pass(self, name: str, body: Document) -> Failure | None:
+    def _pass(self, name: str, body: Document) -> tuple[Failure | None, Failures]:
+        """What kept the section from being held, and the parts that failed though it is held."""
         try:
             SECTIONS[name](body, self._machine)
+        except PartsFailed as error:
+            return None, error.parts
         except DriverError as error:
-            return Failure(error.nature, error.code, error.detail)
+            return Failure(error.nature, error.code, error.detail), {}
         except Exception as error:
             log.exception("section %s failed", name)
-            return Failure("failed", "internal_error", f"{type(error).__name__}: {error}")
-        return None
+            return Failure("failed", "internal_error", f"{type(error).__name__}: {error}"), {}
+        return None, {}
 
-    def _settle(self, section: _Section, number: int, failure: Failure | None) -> None:
-        news: Held | None = None
+    def _settle(
+        self, section: _Section, number: int, failure: Failure | None, failures: Failures, *, is_asked: bool
+    ) -> None:
         with self._changed:
-            if failure is None:
-                if section.held != number or section.failure is not None:
-                    news = self._held(section.name, number)
-                    # What failed for want of this section (a bridge, a directory) may work now.
-                    for other in self._sections.values():
-                        other.is_due = other.is_due or (other.failure is not None and other is not section)
-                    self._changed.notify_all()
-                section.held, section.failure, section.retries = number, None, 0
-            else:
-                if failure != section.failure or section.retries == 0:
-                    news = self._held(section.name, number, failure)
-                    log.warning("section %s %d: %s: %s", section.name, number, failure.code, failure.detail)
-                section.failure, section.retries = failure, min(section.retries + 1, 20)
-        if news is not None:
+            before = (section.failure, section.failures)
+            is_new = (failure, failures) != before or (failure is None and section.held != number)
+            has_trouble = failure is not None or bool(failures)
+            if is_new and has_trouble:
+                log.warning("section %s %d: %s", section.name, number, _words(failure, failures))
+            if is_new and failure is None:
+                # What failed for want of this section (a bridge, a directory) may work now.
+                for other in self._sections.values():
+                    is_waiting = other is not section and (other.failure is not None or bool(other.failures))
+                    other.is_due = other.is_due or is_waiting
+                self._changed.notify_all()
+            section.held = number if failure is None else section.held
+            section.failure, section.failures, section.has_passed = failure, failures, True
+            section.retries = min(section.retries + 1, 20) if has_trouble else 0
+        if is_new or is_asked:
             if failure is None:
                 self._journal.hold(section.name, number, self._boot_id)
-            self._tell(news)
+            self._tell(self._held(section.name, number, failure, failures))
 
-    def _held(self, section: str, number: int, failure: Failure | None = None) -> Held:
-        return Held(self._machine.uuid, section, number, failure)
+    def _held(
+        self, section: str, number: int, failure: Failure | None = None, failures: Failures | None = None
+    ) -> Held:
+        return Held(self._machine.uuid, section, number, failure, failures or {})
+
+
+def _words(failure: Failure | None, failures: Failures) -> str:
+    parts = [f"{name}: {each.code}: {each.detail}" for name, each in failures.items()]
+    return "; ".join([f"{failure.code}: {failure.detail}"] if failure else parts)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from cloud.agent import wording
 from cloud.agent.journal import Journal
 from cloud.agent.registry import STREAMS, Machine
 from cloud.common import tls
@@ -166,7 +167,7 @@ class Door:
         if writer.transport.is_closing() or getattr(writer, "is_open", False):
             return
         writer.greet = None
-        writer.write(json.dumps({"ok": False, "code": code, "detail": detail}).encode() + b"\n")
+        writer.write(json.dumps(wording.fit({"ok": False, "code": code, "detail": detail})).encode() + b"\n")
 
     @staticmethod
     def _disarm(reader: asyncio.StreamReader, writer: _Writer) -> None:

@@ -14,7 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from cloud.agent import stream_client
+from cloud.agent import stream_client, wording
 from cloud.agent.config import AgentConfig
 from cloud.agent.outbox import Outbox
 from cloud.common.wire import Document, Observation
@@ -65,7 +65,7 @@ class RedisLink:
             if time.monotonic() - self._shown_at.get(key, -EVERY_S) < EVERY_S and not is_end:
                 return
             self._shown_at[key] = time.monotonic()
-        self._try("SET", f"mica:progress:{key}", json.dumps(document), "EX", PROGRESS_TTL_S)
+        self._try("SET", f"mica:progress:{key}", _json(document), "EX", PROGRESS_TTL_S)
 
     def is_aborted(self, key: str) -> bool:
         with self._lock:
@@ -92,7 +92,7 @@ class RedisLink:
         before = time.time()
         seconds, microseconds = self._redis.time()
         self._skew_s = seconds + microseconds / 1e6 - (before + time.time()) / 2
-        alive = json.dumps({"at": self.now(), **document})
+        alive = _json({"at": self.now(), **document})
         self._redis.set(f"mica:agent:{self._config.uuid}:alive", alive, ex=ALIVE_TTL_S)
 
     def part(self) -> None:
@@ -100,13 +100,13 @@ class RedisLink:
         self._try("DEL", f"mica:agent:{self._config.uuid}:alive")
 
     def show_sample(self, document: Document) -> None:
-        self._try("SET", f"mica:agent:{self._config.uuid}:sample", json.dumps(document), "EX", SAMPLE_TTL_S)
+        self._try("SET", f"mica:agent:{self._config.uuid}:sample", _json(document), "EX", SAMPLE_TTL_S)
 
     def answer_query(self, query: str, document: Document) -> None:
         name = f"mica:answer:{query}"
         try:
             with self._redis.pipeline(transaction=True) as pipeline:
-                pipeline.rpush(name, json.dumps(document)).expire(name, ANSWER_TTL_S).execute()
+                pipeline.rpush(name, _json(document)).expire(name, ANSWER_TTL_S).execute()
         except redis.RedisError as error:
             log.warning("query %s cannot be answered: %s", query, error)
 
@@ -120,6 +120,10 @@ class RedisLink:
             self._silent_until = time.monotonic() + SILENT_FOR_S
             log.warning("%s %s failed: %s", command[0], command[1], error)
             return None
+
+
+def _json(document: Document) -> str:
+    return json.dumps(wording.fit(document))
 
 
 def tls_options(config: AgentConfig) -> dict[str, Any]:

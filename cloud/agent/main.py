@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloud.agent import config, version
+from cloud.agent import config, version, wording
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command == "preflight":
         from cloud.agent.preflight import look
 
-        print(json.dumps(look(given.kind, hypervisor=given.hypervisor, folders=tuple(given.folder))))
+        seen = look(given.kind, hypervisor=given.hypervisor, folders=tuple(given.folder))
+        print(json.dumps(wording.fit(seen)))
         return 0
     if given.command == "csr":
         from cloud.common.pki import PkiError, request

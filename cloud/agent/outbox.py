@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from cloud.agent import jitter
+from cloud.agent import jitter, wording
 from cloud.common.wire import Document
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,9 @@ class Outbox:
 
     def put(self, task: str, document: Document) -> None:
         """Queue a document for the control task `task`; when ten thousand wait, the oldest is forgotten."""
+        entry = (task, wording.fit(document))
         with self._changed:
-            self._waiting.append((task, document))
+            self._waiting.append(entry)
             self._changed.notify_all()
 
     def stop(self, within_s: float) -> None:

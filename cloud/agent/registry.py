@@ -2,6 +2,7 @@
 
     @command(StartDomain)               def start(message: StartDomain, call: Call) -> DomainState | None
     @command(CacheImage, bulk=True)     def cache(message: CacheImage, call: Call) -> Message | None
+    @command(StopDomain, patient=True)  def stop(message: StopDomain, call: Call) -> Message | None
     @query(ProbeAddress)                def probe(message: ProbeAddress, machine: Machine) -> Message
     @section("networks")                def converge(body: dict[str, Any], machine: Machine) -> None
     @stream_verb("compute.vnc")         async def vnc(ticket, reader, writer, machine) -> None
@@ -137,6 +138,7 @@ class CommandHandler:
     message: type[Message]
     function: Callable[[Any, Call], Message | None]
     is_bulk: bool
+    is_patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,14 +158,15 @@ STARTS: dict[str, Callable[[Machine], None]] = {}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def command(message: type[Message], *, bulk: bool = False) -> Callable[[F], F]:
+def command(message: type[Message], *, bulk: bool = False, patient: bool = False) -> Callable[[F], F]:
     """Register the handler of a command, `fn(message, call) -> Message | None`.
 
-    Its effect must be idempotent. `bulk` marks what takes minutes: it never stands in the way of quick work.
+    Its effect must be idempotent. `bulk` marks what keeps the machine busy for minutes, `patient` what mostly waits for
+    others (a guest that should switch itself off): neither stands in the way of quick work.
     """
 
     def register(function: F) -> F:
-        _add(COMMANDS, message.kind, CommandHandler(message, function, bulk))
+        _add(COMMANDS, message.kind, CommandHandler(message, function, bulk, patient))
         return function
 
     return register

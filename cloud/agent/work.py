@@ -1,4 +1,4 @@
-"""Commands at work: one at a time per resource and in order, quick ones never behind bulk ones, each journaled."""
+"""Commands at work: one at a time per resource and in order, quick ones never behind others, each journaled."""
 
 import logging
 import sqlite3
@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 QUICK_THREADS = 8
 BULK_THREADS = 4
+# They wait for guests, which costs next to nothing; threads are made as they are needed.
+PATIENT_THREADS = 64
 
 Now = Callable[[], float]
 Post = Callable[[Answer], None]
@@ -27,6 +29,7 @@ class _Entry:
     command: Command
     call: Call
     is_bulk: bool
+    is_patient: bool
     has_begun: bool = False
     is_dropped: bool = False
     is_interrupted: bool = False
@@ -47,6 +50,7 @@ class Workshop:
         self._lanes: dict[str, deque[_Entry]] = {}
         self._quick = ThreadPoolExecutor(QUICK_THREADS, thread_name_prefix="quick")
         self._bulk = ThreadPoolExecutor(BULK_THREADS, thread_name_prefix="bulk")
+        self._patient = ThreadPoolExecutor(PATIENT_THREADS, thread_name_prefix="patient")
         self._is_stopping = False
 
     def in_work(self) -> list[str]:
@@ -68,7 +72,12 @@ class Workshop:
                 verdict, answer = Verdict.ANSWER, self._failed(command, "transient", "journal_failed", str(error))
             if verdict is Verdict.WORK:
                 call = Call(command.key, command.job, command.resource, self._machine, command.step)
-                entry = _Entry(command, call, is_bulk or (handler is not None and handler.is_bulk))
+                entry = _Entry(
+                    command,
+                    call,
+                    is_bulk=is_bulk or (handler is not None and handler.is_bulk),
+                    is_patient=handler is not None and handler.is_patient,
+                )
                 if command.direction == "undo":
                     answers += self._cancel_run(command)
                 self._entries[command.key] = entry
@@ -82,7 +91,7 @@ class Workshop:
             self._post(each)
 
     def stop(self, within_s: float) -> None:
-        """Take no more; let quick work end, break bulk work off (control sends it again): `within_s` at most."""
+        """Take no more; let short work end, break bulk work off (control sends it again): `within_s` at most."""
         with self._lock:
             self._is_stopping = True
             for entry in self._entries.values():
@@ -90,8 +99,8 @@ class Workshop:
                     entry.is_interrupted = True
                     entry.call.cancelled.set()
             self._lock.wait_for(lambda: not self._entries, timeout=within_s)
-        self._quick.shutdown(wait=False, cancel_futures=True)
-        self._bulk.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._quick, self._bulk, self._patient):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _cancel_run(self, undo: Command) -> list[Answer]:
         """Cancel the run of a step whose undo has come. One that has not begun makes way at once, with an answer."""
@@ -110,7 +119,8 @@ class Workshop:
         return answers
 
     def _submit(self, entry: _Entry) -> None:
-        (self._bulk if entry.is_bulk else self._quick).submit(self._work, entry)
+        pool = self._bulk if entry.is_bulk else self._patient if entry.is_patient else self._quick
+        pool.submit(self._work, entry)
 
     def _work(self, entry: _Entry) -> None:
         command = entry.command

@@ -89,12 +89,18 @@ class Desired(Message):
 
 @dataclass(frozen=True)
 class Held(Message):
-    """The number of a section that a machine has converged to, or the reason why it could not."""
+    """The number of a section that a machine has converged to, or the reason why it could not.
+
+    `failures` are parts of the number held that could not be converged, by what names them (a network's uuid): all
+    the rest is as it should be. `at` is seconds since the epoch by Redis' clock, 0 when the agent does not tell.
+    """
 
     agent: str
     section: str
     number: int
     failure: Failure | None = None
+    failures: dict[str, Failure] = field(default_factory=dict)
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -109,18 +115,24 @@ class Query(Message):
 
 @dataclass(frozen=True)
 class Hello(Message):
-    """An agent's first word after it starts. `boot_id` changes when the machine was restarted."""
+    """An agent's first word after it starts. `boot_id` changes when the machine was restarted.
+
+    `failures` are the parts of sections that fail, as documents of `Failure` by section and part; a section that was
+    not looked at yet is absent. `at` as in `Held`.
+    """
 
     agent: str
     version: str
     boot_id: str
     facts: Document
     held: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, Document] = field(default_factory=dict)
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
 class Observation(Message):
-    """Something an agent saw: an event or an inventory, told to whoever registered for `topic`."""
+    """Something an agent saw: an event or an inventory, told to whoever registered for `topic`. `at` as in `Held`."""
 
     agent: str
     topic: str
@@ -136,6 +148,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     return value
+
+
+def storable(document: Document) -> Document:
+    """The document without what PostgreSQL cannot keep: NUL characters and lone surrogates, which machines may say."""
+    return typing.cast(Document, _storable(document))
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return [_storable(item) for item in value] if isinstance(value, list) else value
 
 
 @cache

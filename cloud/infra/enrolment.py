@@ -93,14 +93,17 @@ def bundle() -> bytes:
         return out.read_bytes()
 
 
-def keep_present(remote: Remote) -> None:
-    """Put aside what is enrolled on the machine now, once: an enrolment that fails brings it back."""
-    if remote.exists(BEFORE):
+def keep_present(remote: Remote, agent: Agent) -> None:
+    """Put aside what is enrolled on the machine now, once: an enrolment that fails brings it back.
+
+    What an earlier enrolment left there counts only while its access is good.
+    """
+    if remote.exists(BEFORE) and _password_hash(remote, f"{BEFORE}/config/agent.json") in hashes(agent):
         return
     script = (
         'set -e; umask 077; rm -rf "$1.new"; mkdir -p "$1.new"; '
         'if [ -e "$2" ]; then cp -a "$2" "$1.new/bundle"; fi; if [ -e "$3" ]; then cp -a "$3" "$1.new/config"; fi; '
-        'mv "$1.new" "$1"'
+        'rm -rf "$1"; mv "$1.new" "$1"'
     )
     remote.check(["sh", "-c", script, "sh", BEFORE, BUNDLE, CONFIG])
 
@@ -132,7 +135,11 @@ def sign(remote: Remote, agent: Agent) -> str:
 def new_password() -> tuple[str, str]:
     """A password for Redis, and the hash of it that Redis takes and the database keeps."""
     password = random.token_urlsafe(32)
-    return password, hashlib.sha256(password.encode()).hexdigest()
+    return password, _hash(password)
+
+
+def _hash(password: str) -> str:
+    return hashlib.sha256(password.encode()).hexdigest()
 
 
 def write_config(remote: Remote, agent: Agent, *, password: str, hypervisor: str) -> None:
@@ -154,6 +161,34 @@ def write_config(remote: Remote, agent: Agent, *, password: str, hypervisor: str
     remote.write(f"{CONFIG}/agent.json", json.dumps(document, indent=1).encode())
 
 
+def hashes(agent: Agent) -> list[str]:
+    """What the agent may sign in to Redis with: its password, and those that may be on its machine instead."""
+    return [one for one in (agent.redis_password_hash, *agent.spare_password_hashes) if one]
+
+
+def give_spare(agent: Agent, password_hash: str) -> None:
+    """Let the agent in with this password too, for as long as nobody knows which one its machine will have."""
+    agent.spare_password_hashes = [*agent.spare_password_hashes, password_hash]
+    Agent.objects.filter(pk=agent.pk).update(spare_password_hashes=agent.spare_password_hashes)
+    grant(agent, *hashes(agent))
+
+
+def settle_password(agent: Agent, password_hash: str) -> None:
+    """The machine is known to have this password: no other one is good any more."""
+    agent.redis_password_hash, agent.spare_password_hashes = password_hash, []
+    Agent.objects.filter(pk=agent.pk).update(redis_password_hash=password_hash, spare_password_hashes=[])
+    if password_hash:
+        grant(agent, password_hash)
+    else:
+        revoke(agent)
+
+
+def settle_as_found(remote: Remote, agent: Agent) -> None:
+    """No password but the one that is on the machine now, of those that are known, is good any more."""
+    found = _password_hash(remote, f"{CONFIG}/agent.json")
+    settle_password(agent, found if found in hashes(agent) else agent.redis_password_hash)
+
+
 def grant(agent: Agent, *password_hashes: str) -> None:
     """Let the agent into Redis with any of these passwords, and no other."""
     redis_acl.grant(agents.redis(), str(agent.pk), *password_hashes)
@@ -162,7 +197,7 @@ def grant(agent: Agent, *password_hashes: str) -> None:
 def revoke(agent: Agent) -> None:
     """Shut the agent out of Redis and of the metric store."""
     redis_acl.revoke(agents.redis(), str(agent.pk))
-    Agent.objects.filter(pk=agent.pk).update(metrics_token_sealed="", redis_password_hash="")
+    Agent.objects.filter(pk=agent.pk).update(metrics_token_sealed="", redis_password_hash="", spare_password_hashes=[])
     publish_tokens()
 
 
@@ -218,12 +253,19 @@ def stop_unit(remote: Remote) -> None:
 
 def enrolled_as(remote: Remote) -> str:
     """The uuid of the agent that the machine is already enrolled as, "" when it is not."""
-    text = remote.read(f"{CONFIG}/agent.json")
+    return str(_config(remote, f"{CONFIG}/agent.json").get("uuid", ""))
+
+
+def _password_hash(remote: Remote, path: str) -> str:
+    return _hash(str(_config(remote, path).get("redis_password", "")))
+
+
+def _config(remote: Remote, path: str) -> dict[str, Any]:
     try:
-        document: Any = json.loads(text or "{}")
+        document: Any = json.loads(remote.read(path) or "{}")
     except ValueError:
-        return ""
-    return str(document.get("uuid", "")) if isinstance(document, dict) else ""
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _supervisor(remote: Remote) -> str:

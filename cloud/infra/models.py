@@ -2,6 +2,7 @@
 
 from typing import Self
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
@@ -48,7 +49,8 @@ class Agent(Resource, Connected):
     """The agent process on a machine that does work, with how it was reached and what it may use.
 
     Of its secrets only what proves them is kept: the Redis password as the hash that Redis itself takes, the metrics
-    token sealed with a key outside the database. The SSH secret is not kept at all.
+    token sealed with a key outside the database. The SSH secret is not kept at all. `spare_password_hashes` are of
+    passwords that an enrolment under way, or one that could not be taken back, may have left on the machine.
     """
 
     kind = models.CharField(max_length=16, choices=AgentKind)
@@ -59,6 +61,7 @@ class Agent(Resource, Connected):
     host_key_fingerprint = models.CharField(max_length=128, blank=True, default="")
     certificate_serial = models.CharField(max_length=64, blank=True, default="")
     redis_password_hash = models.CharField(max_length=64, blank=True, default="")
+    spare_password_hashes = ArrayField(models.CharField(max_length=64), default=list, blank=True)
     metrics_token_sealed = models.TextField(blank=True, default="")
     version = models.CharField(max_length=64, blank=True, default="")
     boot_id = models.CharField(max_length=64, blank=True, default="")
@@ -145,6 +148,8 @@ class DesiredSection(models.Model):
     """One numbered section of the state a machine should have: the number wanted and the number it holds.
 
     The content is computed when it is sent. `failure` is why the machine could not converge: {nature, code, detail}.
+    `failures` are parts of the number held that fail alone, as {part: {nature, code, detail}}; `told_at` is when the
+    machine last spoke of the section, in seconds by Redis' clock.
     """
 
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="sections")
@@ -152,6 +157,8 @@ class DesiredSection(models.Model):
     wanted = models.BigIntegerField(default=0)
     held = models.BigIntegerField(default=0)
     failure = models.JSONField(null=True)
+    failures = models.JSONField(default=dict)
+    told_at = models.FloatField(default=0)
     sent_at = models.DateTimeField(null=True)
 
     objects = DesiredSectionQuerySet.as_manager()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from cloud.common.wire import Document, Observation
+from cloud.infra import freshness
 from cloud.infra.models import Agent
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,14 @@ def on(topic: str) -> Callable[[R], R]:
 
 
 def dispatch(document: Document) -> None:
-    """Hand an observation to its receivers; one's error does not stop the others. Unknown agents are not heard."""
+    """Hand an observation to its receivers; one's error does not stop the others.
+
+    Unknown agents are not heard, nor is what was seen more than 30 seconds ago: the world has moved on since.
+    """
     observation = Observation.from_document(document)
+    if freshness.is_stale(observation.at):
+        log.warning("observation %s of agent %s came too late", observation.topic, observation.agent)
+        return
     agent = Agent.objects.filter(pk=observation.agent).first()
     if agent is None:
         log.warning("observation %s of an unknown agent %s", observation.topic, observation.agent)

@@ -1,7 +1,7 @@
 """Secrets that control must hold for a while: sealed with a key outside database and Redis, forgotten by themselves.
 
-What a job needs travels as an id; the sealed document lies in Redis under `mica:secret:<id>` for 15 minutes. What must
-last (a metrics token) is kept sealed in the database.
+What a job needs travels as an id; the sealed document lies in Redis under `mica:secret:<id>` for 15 minutes, counted
+anew each time it is used. What must last (a metrics token) is kept sealed in the database.
 """
 
 import json
@@ -28,11 +28,11 @@ def keep(document: Document) -> str:
 
 
 def find(key: str) -> Document:
-    """The secret document of this id. Raises Problem when its time is over."""
-    sealed = agents.redis().get(_name(key))
+    """The secret document of this id, kept for 15 minutes more. Raises Problem when its time is over."""
+    sealed = agents.redis().getex(_name(key), ex=TTL_S)
     if sealed is None:
         raise Problem(
-            _("The SSH secret is kept for 15 minutes only, and that time is over."),
+            _("The SSH secret is kept for 15 minutes after it was needed last, and that time is over."),
             code="secret_expired",
             advice=_("Give it again."),
         )

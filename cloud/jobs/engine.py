@@ -195,7 +195,7 @@ class Turn(Commanding):
         keys = [key for key, held in job.waiting.items() if "agent" in held and "answer" not in held]
         transaction.on_commit(lambda: agents.abort(keys), robust=True)
         self._mark("failed", error)
-        job.error = job.error or error
+        job.error = failures.cancelled() if job.is_cancelled else error
         job.state, job.attempt, job.waiting, job.step_deadline_at = JobState.UNDOING, 1, {}, None
         # What the service booked when it opened the job is given back also by a job that never came to that step.
         booked = [position for position, step in enumerate(self.workflow.steps) if step.releases]

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from cloud.accounts.models import Project
 from cloud.common.actor import Actor
-from cloud.common.errors import Conflict, Exhausted, Invalid, NotPermitted
+from cloud.common.errors import Conflict, Exhausted, Invalid, NotPermitted, Problem
 from cloud.config.services import value
 from cloud.events.services import audit
 from cloud.infra.models import Cluster, Host, Zone
@@ -134,19 +134,7 @@ def _create_one(wish: Wish, name: str, project: Project, actor: Actor, parent: J
         ssh_keys=list(wish.ssh_keys),
         user_data=wish.user_data,
     )
-    plugged = [
-        nics.create(
-            nic.l3_network,
-            uuid=uuid.uuid4(),
-            instance_uuid=key,
-            instance_name=name,
-            project=project,
-            device_index=index,
-            ip=nic.ip,
-            actor=actor,
-        )
-        for index, nic in enumerate(wish.nics)
-    ]
+    plugged = [_plug(nic, index, instance, actor) for index, nic in enumerate(wish.nics)]
     wants = nics.place(plugged, host) if wish.is_started else []
     job = jobs.open(
         CreateInstance if wish.is_started else CreateStoppedInstance,
@@ -185,6 +173,25 @@ def _place(needs: Needs, key: uuid.UUID, project: Project, name: str) -> tuple[H
 def _context(instance: Instance, host: Host | None, **more: Any) -> dict[str, Any]:
     context = {"host": str(host.pk) if host else None, "agent": str(host.agent_id) if host and host.agent_id else None}
     return {**context, **more}
+
+
+def _plug(nic: NicWish, index: int, instance: Instance, actor: Actor) -> Nic:
+    """The NIC that was wished for; what is wrong with it is told by its place in the request."""
+    try:
+        made: Nic = nics.create(
+            nic.l3_network,
+            uuid=uuid.uuid4(),
+            instance_uuid=instance.pk,
+            instance_name=instance.name,
+            project=instance.project,
+            device_index=index,
+            ip=nic.ip,
+            actor=actor,
+        )
+    except Problem as problem:
+        problem.errors = {f"nics.{index}.{field}": said for field, said in problem.errors.items()}
+        raise
+    return made
 
 
 def hostname_of(name: str) -> str:

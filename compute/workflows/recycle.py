@@ -51,7 +51,7 @@ class RecoverInstance(Workflow):
 class NoWayBack(Step):
     """From here on files go: what of them is left cannot be recovered."""
 
-    label = _("Closing the recycle bin")
+    label = _("Ruling out recovery")
 
     def run(self, ctx: Context) -> None:
         Volume.objects.filter(instance_uuid=ctx.resource_uuid).update(state=VolumeState.DELETED)

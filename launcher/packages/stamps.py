@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +16,9 @@ def digest(*inputs: Path | str) -> str:
             total.update(b"text\0" + entry.encode())
             continue
         for file in sorted(_files(entry)):
-            total.update(b"file\0" + file.name.encode() + b"\0" + file.read_bytes())
+            # Where a link leads is what counts of it: what lies there may be the machine's own business.
+            content = os.readlink(file).encode() if file.is_symlink() else file.read_bytes()
+            total.update(b"file\0" + file.name.encode() + b"\0" + content)
     return total.hexdigest()
 
 
@@ -31,4 +34,8 @@ def write(stamp: Path, value: str) -> None:
 def _files(entry: Path) -> Iterable[Path]:
     if not entry.is_dir():
         return [entry]
-    return (file for file in entry.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return (file for file in entry.rglob("*") if _counts(file))
+
+
+def _counts(file: Path) -> bool:
+    return (file.is_symlink() or file.is_file()) and "__pycache__" not in file.parts

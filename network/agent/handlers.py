@@ -1,27 +1,43 @@
 """The agent's side of networks: sections, queries and streams, handed to the driver."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from cloud.agent.convergence import PartsFailed
 from cloud.agent.registry import Machine, query, section, stream_verb
 from cloud.agent.relay import relay
 from cloud.common.driver import Rejected
 from cloud.common.tickets import Ticket
-from cloud.common.wire import Document
+from cloud.common.wire import Document, Failure
 from network.agent.machine import driver
+from network.drivers.base import SomeFailed
 from network.messages import TCP_VERB, DhcpDesired, NetworksDesired, ProbeAddress, ProbedAddress
 
 PROBE_AT_MOST_S = 4.0
 CONNECT_TIMEOUT_S = 5.0
 
 
+@contextmanager
+def _in_parts() -> Iterator[None]:
+    """Let networks fail one by one: who needs none of them is served."""
+    try:
+        yield
+    except SomeFailed as error:
+        parts = {uuid: Failure(each.nature, each.code, each.detail) for uuid, each in error.parts.items()}
+        raise PartsFailed(parts) from error
+
+
 @section("networks")
 def converge_networks(body: Document, machine: Machine) -> None:
-    driver(machine).converge_networks(NetworksDesired.from_document(body))
+    with _in_parts():
+        driver(machine).converge_networks(NetworksDesired.from_document(body))
 
 
 @section("dhcp")
 def converge_dhcp(body: Document, machine: Machine) -> None:
-    driver(machine).converge_dhcp(DhcpDesired.from_document(body))
+    with _in_parts():
+        driver(machine).converge_dhcp(DhcpDesired.from_document(body))
 
 
 @query(ProbeAddress)

@@ -169,5 +169,7 @@ class ReleaseInput(InputSerializer):
 class CheckQuery(InputSerializer):
     """What the address check reads from the query."""
 
+    is_json = False
+
     ip = serializers.CharField(max_length=15)
     probe = serializers.BooleanField(required=False, default=True)

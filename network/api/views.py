@@ -56,10 +56,11 @@ class L3NetworkViewSet(ResourceViewSet):
     @action(detail=True, url_path="check-address", filter_backends=[], pagination_class=None)
     def check_address(self, request: Any, uuid: str) -> Response:
         """Look whether an address is in range, free, reserved, used, or answering on the wire."""
+        l3 = self.get_object()
         query = CheckQuery(data=request.query_params.dict())
         query.is_valid(raise_exception=True)
         found = query.validated_data
-        report = check.address(self.get_object(), found["ip"], actor=self.actor, is_probed=found["probe"])
+        report = check.address(l3, found["ip"], actor=self.actor, is_probed=found["probe"])
         return Response(AddressReportSerializer(report).data)
 
 

@@ -17,7 +17,7 @@ class NetworkDriver(ABC):
     """The networks of one machine.
 
     Errors: Transient (worth another try), Rejected (the administrator's to mend), Unsupported (the machine cannot),
-    NotFound. One network's failure does not keep the others from being converged; all failures are told together.
+    NotFound. One network's failure does not keep the others from being converged: `SomeFailed` tells which did.
     """
 
     @abstractmethod
@@ -40,25 +40,41 @@ class NetworkDriver(ABC):
         """
 
 
+class SomeFailed(DriverError):
+    """Some networks could not be served, all others are: `parts` maps what failed, by uuid, to its error.
+
+    Code and nature are those of the first one.
+    """
+
+    def __init__(self, parts: dict[str, DriverError]) -> None:
+        first = next(iter(parts.values()))
+        super().__init__(first.code, "; ".join(f"{name}: {each.detail}" for name, each in parts.items()))
+        self.nature = first.nature
+        self.parts = parts
+
+
 class Failures:
     """Collects what went wrong with single networks, so that the others are still served."""
 
     def __init__(self) -> None:
-        self._errors: list[tuple[str, DriverError]] = []
+        self._errors: dict[str, DriverError] = {}
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        """Keep a DriverError of this network for later."""
+        """Keep a DriverError of this network (its uuid) or leftover (its interface) for later."""
         try:
             yield
         except DriverError as error:
-            self._errors.append((name, error))
+            self._errors.setdefault(name, error)
+
+    def __bool__(self) -> bool:
+        return bool(self._errors)
+
+    def add(self, others: "Failures") -> None:
+        """Keep these too; what is known already stays as it is."""
+        self._errors = others._errors | self._errors
 
     def tell(self) -> None:
-        """Raise one error of the first failure's kind that names them all; nothing when all went well."""
-        if not self._errors:
-            return
-        error = self._errors[0][1]
-        error.detail = "; ".join(f"{name}: {each.detail}" for name, each in self._errors)
-        error.args = (error.detail,)
-        raise error
+        """Raise SomeFailed with all of them; nothing when all went well."""
+        if self._errors:
+            raise SomeFailed(self._errors)

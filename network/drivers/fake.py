@@ -27,7 +27,7 @@ class FakeNetwork(NetworkDriver):
             del self.bridges[gone]
             changes.append(f"removed {gone}")
         for l2, spec in specs.items():
-            with failures.of(spec.name):
+            with failures.of(l2):
                 if l2 in self.failing:
                     raise self.failing[l2]
                 if self.bridges.get(l2) != spec:

@@ -18,7 +18,7 @@ from cloud.common.actor import Actor
 from cloud.common.constraints import told
 from cloud.common.errors import Conflict, Exhausted, Missing
 from cloud.events.services import audit
-from network.models import AddressPurpose, IpAddress, IpRange, L3Network
+from network.models import AddressPurpose, IpAddress, IpRange, L2Network, L3Network, Nic
 from network.services import ipv4
 
 RESERVED_AT_ONCE = 256
@@ -67,12 +67,20 @@ def take_free(l3: L3Network, *, purpose: AddressPurpose, holder: UUID, name: str
 
 
 def take(
-    l3: L3Network, ip: str, *, purpose: AddressPurpose, holder: UUID | None, name: str, project: Any, field: str = "ip"
+    l3: L3Network,
+    ip: str,
+    *,
+    purpose: AddressPurpose,
+    holder: UUID | None,
+    name: str,
+    project: Any,
+    actor: Actor,
+    field: str = "ip",
 ) -> IpAddress:
     """Exactly this address, taken in the caller's transaction.
 
-    Raises Invalid (`address_out_of_range`) when it is in no range of the network, Conflict (`address_taken`) with who
-    has it when it is not free.
+    Raises Invalid (`address_out_of_range`) when it is in no range of the network, Conflict (`address_taken`) when it is
+    not free, with who has it if the actor sees that.
     """
     wanted = str(ipv4.address(ip, field))
     inside = next((each for each in _ranges_kept(l3) if ipv4.is_between(each.start, wanted, each.end)), None)
@@ -84,7 +92,7 @@ def take(
         )
     if not _lock(l3.pk, [wanted]):
         raise _is_taken(wanted, None)
-    taken = _insert(l3, wanted, purpose=purpose, holder=holder, name=name, project=project)
+    taken = _insert(l3, wanted, purpose=purpose, holder=holder, name=name, project=project, actor=actor)
     if inside is not None:
         transaction.on_commit(partial(_raise_hint, inside.pk), robust=True)
     return taken
@@ -114,13 +122,14 @@ def free_of(holders: Iterable[UUID], purpose: AddressPurpose) -> int:
 def reserve(l3: L3Network, *, start: str, actor: Actor, end: str = "", note: str = "") -> list[IpAddress]:
     """Keep addresses from being given out, as those of machines outside of the platform; at most 256 at once.
 
-    Raises Conflict (`address_taken`) when one of them is not free.
+    Raises Conflict (`address_taken`) when one of them is not free, (`address_in_use`) when it is another network's on
+    the same L2 network.
     """
     actor.require("ip_address.reserve", l3)
-    rows = [
-        take(l3, ip, purpose=AddressPurpose.RESERVED, holder=None, name=note or ip, project=l3.project, field="start")
-        for ip in _each(start, end)
-    ]
+    wanted = _each(start, end)
+    _expect_nobodys_beside(l3, wanted)
+    own: dict[str, Any] = {"holder": None, "project": l3.project, "actor": actor}
+    rows = [take(l3, ip, purpose=AddressPurpose.RESERVED, name=note or ip, field="start", **own) for ip in wanted]
     audit.record("ip_address.reserve", actor=actor, resource=l3, detail={"start": start, "end": end or start})
     return rows
 
@@ -155,22 +164,63 @@ def _ranges_kept(l3: L3Network) -> list[IpRange]:
 
 
 def _insert(
-    l3: L3Network, ip: str, *, purpose: AddressPurpose, holder: UUID | None, name: str, project: Any
+    l3: L3Network,
+    ip: str,
+    *,
+    purpose: AddressPurpose,
+    holder: UUID | None,
+    name: str,
+    project: Any,
+    actor: Actor | None = None,
 ) -> IpAddress:
-    with told({"ip_address_once": _is_taken(ip, IpAddress.objects.filter(l3=l3, address=ip).first())}):
+    row = IpAddress.objects.filter(l3=l3, address=ip).first()
+    with told({"ip_address_once": _is_taken(ip, used_by(row, actor) if row is not None else None)}):
         return IpAddress.objects.create(
             l3=l3, address=ip, purpose=purpose, holder=holder, name=name[:255], project=project
         )
 
 
-def _is_taken(ip: str, row: IpAddress | None) -> Conflict:
+def used_by(row: IpAddress, actor: Actor | None) -> dict[str, Any]:
+    """Who has an address, as {purpose, uuid, name}: for whom it is; who that is stays unsaid to those who see it not.
+
+    Of a NIC's the uuid is its instance's.
+    """
+    if actor is None or not actor.sees(row):
+        return {"purpose": row.purpose, "uuid": None, "name": ""}
+    is_nic = row.purpose == AddressPurpose.NIC
+    nic = Nic.objects.filter(address=row.address, l3=row.l3_id).first() if is_nic else None
+    return {"purpose": row.purpose, "uuid": nic.instance_uuid if nic else row.holder, "name": row.name}
+
+
+def _is_taken(ip: str, holder: dict[str, Any] | None) -> Conflict:
     return Conflict(
         _("The address %(ip)s is taken.") % {"ip": ip},
         code="address_taken",
         advice=_("Choose another address, or none to be given a free one."),
         errors={"ip": [_("This address is taken.")]},
-        used_by={"purpose": row.purpose, "name": row.name} if row else None,
+        used_by=holder,
     )
+
+
+def in_use_beside(field: str, ip: str, other: L3Network) -> Conflict:
+    """That an address is another network's on the same wire, where two machines would have it."""
+    return Conflict(
+        _("%(ip)s belongs to %(network)s, which is on the same L2 network.") % {"ip": ip, "network": other},
+        code="address_in_use",
+        advice=_("Leave this address out, or reserve it there first."),
+        errors={field: [_("Another network on the same L2 network has this address.")]},
+    )
+
+
+def _expect_nobodys_beside(l3: L3Network, ips: list[str]) -> None:
+    """Raise Conflict when another network on the same wire may give one of the addresses to an instance."""
+    # As ranges are: compared with what is there, so that it must stand still.
+    L2Network.objects.select_for_update(no_key=True).get(pk=l3.l2_id)
+    for each in IpRange.objects.filter(l3__l2=l3.l2_id).exclude(l3=l3).select_related("l3"):
+        kept = each.l3.addresses.filter(purpose__in=(AddressPurpose.GATEWAY, AddressPurpose.RESERVED), address__in=ips)
+        for ip in set(ips) - set(kept.values_list("address", flat=True)):
+            if ipv4.is_between(each.start, ip, each.end):
+                raise in_use_beside("start", ip, each.l3)
 
 
 def _each(start: str, end: str) -> list[str]:

@@ -12,7 +12,7 @@ from cloud.config.services import value
 from cloud.infra.models import Host
 from cloud.jobs import agents
 from network.messages import ProbeAddress, ProbedAddress
-from network.models import AddressPurpose, IpAddress, L3Network, Nic
+from network.models import AddressPurpose, IpAddress, L3Network
 from network.services import addresses, ipv4
 
 # The agent listens for the setting's time; the way there and back takes the rest.
@@ -53,7 +53,7 @@ def address(l3: L3Network, ip: str, *, actor: Actor, is_probed: bool = True) -> 
         is_in_range=is_in_range,
         is_reserved=row is not None and row.purpose == AddressPurpose.RESERVED,
         is_available=is_in_range and row is None and not is_foreign,
-        used_by=_holder(row, actor) if row is not None else None,
+        used_by=addresses.used_by(row, actor) if row is not None else None,
         is_answering=None if macs is None else bool(macs),
         macs=macs or [],
         reason=_reason(is_in_range, row, is_foreign),
@@ -74,13 +74,6 @@ def _reason(is_in_range: bool, row: IpAddress | None, is_foreign: bool) -> str:
     if is_foreign:
         return _("A machine that the platform does not know answers for it.")
     return _("It is free.")
-
-
-def _holder(row: IpAddress, actor: Actor) -> dict[str, Any]:
-    nic = Nic.objects.filter(address=row.address, l3=row.l3_id).first() if row.purpose == AddressPurpose.NIC else None
-    if not actor.sees(row):
-        return {"purpose": row.purpose, "uuid": None, "name": ""}
-    return {"purpose": row.purpose, "uuid": nic.instance_uuid if nic else row.holder, "name": row.name}
 
 
 def _ask(l3: L3Network, ip: str) -> list[str] | None:

@@ -9,7 +9,7 @@ from django.db import transaction
 from cloud.common.wire import Document
 from cloud.config.services import value
 from cloud.infra.models import Agent, Host
-from cloud.infra.services.desired import provider, touch_all
+from cloud.infra.services.desired import provider, touch_all, touch_each
 from network.messages import BridgeSpec, DhcpDesired, DhcpHost, DhcpNetwork, NetworksDesired, Route
 from network.models import AddressPurpose, IpAddress, IpRange, L2Attachment, L2Kind, L2Network, L3Network, Nic, Vtep
 from network.services import underlay
@@ -62,8 +62,9 @@ def host_spoke(agent: Agent) -> None:
     if host is None:
         return
     changed = underlay.refresh_vteps([host])
-    touch_all([agent], NETWORKS, DHCP)
-    touch_pools(changed)
+    peers = _agents(Host.objects.filter(cluster__l2_attachments__l2__pool__in=changed))
+    # All at once, in one order: hosts of one pool speak at the same time when they start together.
+    touch_each([(agent, NETWORKS), (agent, DHCP), *((peer, NETWORKS) for peer in peers)])
 
 
 def vtep_gone(vtep: Vtep) -> None:

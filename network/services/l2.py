@@ -128,6 +128,9 @@ def detach(l2: L2Network, *, cluster: Cluster, actor: Actor) -> None:
     actor.require("l2_network.detach", l2)
     rows = [l2, *l2.networks.all()]
     Cluster.objects.select_for_update(no_key=True).get(pk=cluster.pk)
+    # Waits for those who are placing an instance on these networks right now: their NICs are seen below.
+    attached = L2Attachment.objects.filter(l2__in=rows, cluster=cluster)
+    held = [row.pk for row in attached.select_for_update().order_by("pk")]
     users = Nic.objects.filter(l3__l2__in=rows, host__cluster=cluster)
     if users.exists():
         raise Conflict(
@@ -138,7 +141,7 @@ def detach(l2: L2Network, *, cluster: Cluster, actor: Actor) -> None:
         )
     # The other clusters' hosts lose peers, this one's the whole network: all are told.
     hosts = list(Host.objects.filter(cluster__l2_attachments__l2__in=rows).distinct())
-    L2Attachment.objects.filter(l2__in=rows, cluster=cluster).delete()
+    L2Attachment.objects.filter(pk__in=held).delete()
     desired.touch_hosts(hosts)
     audit.record("l2_network.detach", actor=actor, resource=l2, detail={"cluster": str(cluster.pk)})
 

@@ -6,15 +6,18 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext_lazy as _
 
 from cloud.common.actor import Actor
 from cloud.common.constraints import told
-from cloud.common.errors import Conflict
+from cloud.common.errors import Conflict, Problem
+from cloud.common.text import filled
 from cloud.infra.models import Agent, DesiredSection, Host
+from cloud.infra.services import desired as sections
 from cloud.infra.services.desired import touch_all
 from network.messages import NicAttachment, bridge_name
 from network.models import AddressPurpose, L3Network, Nic
-from network.services import addresses
+from network.services import addresses, attachments, placement
 from network.services.desired import DHCP, NETWORKS
 from network.services.names import hostname
 
@@ -46,7 +49,7 @@ def create(
         "name": instance_name,
         "project": project,
     }
-    taken = addresses.take(l3, ip, **held) if ip else addresses.take_free(l3, **held)
+    taken = addresses.take(l3, ip, actor=actor, **held) if ip else addresses.take_free(l3, **held)
     for _attempt in range(_MAC_TRIES):
         try:
             with told({"network_nic_mac_key": Conflict(code="mac_taken")}):
@@ -63,7 +66,7 @@ def create(
                 )
         except Conflict:
             continue
-    raise Conflict("No free MAC address was found.", code="mac_taken")
+    raise Conflict(_("No free MAC address was found."), code="mac_taken", advice=_("Try again."))
 
 
 @transaction.atomic
@@ -82,8 +85,12 @@ def delete(nics: Iterable[Nic]) -> list[Wanted]:
 
 @transaction.atomic
 def place(nics: Iterable[Nic], host: Host) -> list[Wanted]:
-    """Say on which host the NICs' instance runs; returns what to wait for before it starts there."""
+    """Say on which host the NICs' instance runs; returns what to wait for before it starts there.
+
+    Its networks stay attached to the host's cluster at least until this is committed, and seen by who would detach.
+    """
     rows = list(nics)
+    attachments.kept(L3Network.objects.filter(nics__in=rows).values_list("l2_id", flat=True))
     before = _agents(rows)
     Nic.objects.filter(pk__in=[nic.pk for nic in rows]).update(host=host)
     for nic in rows:
@@ -111,6 +118,31 @@ def wants(nics: Iterable[Nic]) -> list[Wanted]:
     known = {agent for agent, section, _number in found if section == NETWORKS}
     # A host that was never told of its networks is told now.
     return found + touch_all([agent for agent in agents if str(agent.pk) not in known], NETWORKS)
+
+
+def are_served(nics: Iterable[Nic]) -> bool:
+    """Whether the hosts of these NICs serve their networks, as far as they have told; False while that may pass.
+
+    Raises Problem with what the host said when it does not pass by itself. For who has waited for `wants`.
+    """
+    placed = Nic.objects.filter(pk__in=[nic.pk for nic in nics]).exclude(host__agent=None).select_related("l3", "host")
+    agents = dict(placed.values_list("pk", "host__agent"))
+    failing = sections.failing(agents.values(), NETWORKS, DHCP)
+    found = [(nic, placement.failure_of(nic.l3, failing.get(agents[nic.pk], {}))) for nic in placed]
+    for nic, failure in found:
+        if failure is not None and failure["nature"] != "transient":
+            raise Problem(
+                filled(
+                    _("%(host)s cannot serve the network %(network)s: %(failure)s"),
+                    host=nic.host,
+                    network=nic.l3,
+                    failure=failure["detail"],
+                ),
+                code=failure["code"],
+                advice=_("Correct it on the host, or start the instance on another one."),
+                nature=failure["nature"],
+            )
+    return all(failure is None for _nic, failure in found)
 
 
 def attachment(nic: Nic) -> NicAttachment:

@@ -31,7 +31,8 @@ def add(
     """Add a range, as a network (`cidr`) or by its ends with prefix or netmask.
 
     The first range settles the subnet, the gateway and the address of the DHCP server. Raises Invalid when it makes no
-    sense or lies in another subnet, Conflict (`range_overlap`) when it meets a range of the same L2 network.
+    sense or lies in another subnet, Conflict (`range_overlap`) when it meets a range of the same L2 network, Conflict
+    (`address_in_use`) when addresses that others have there are in it, or its gateway is in another network's range.
     """
     actor.require("ip_range.create", l3)
     span = ipv4.span(cidr=cidr, start=start, end=end, prefix=prefix, netmask=netmask, gateway=gateway)
@@ -42,6 +43,8 @@ def add(
     if present is not None:
         _expect_same_subnet(present, span, is_gateway_given=gateway is not None)
     router = present.gateway if present is not None else (str(span.gateway) if span.gateway else None)
+    _expect_nobody_inside(l3, span, router)
+    _expect_gateway_free(l3, router)
     row = IpRange.objects.create(
         l3=l3,
         name=name or f"{span.start}–{span.end}",
@@ -53,7 +56,7 @@ def add(
         gateway=router,
         first_free=str(span.start),
     )
-    _settle(l3, row)
+    _settle(l3, row, actor)
     audit.record("ip_range.create", actor=actor, resource=row)
     return row
 
@@ -99,12 +102,12 @@ def update(row: IpRange, *, actor: Actor, name: str | None = None, description: 
     return row
 
 
-def _settle(l3: L3Network, row: IpRange) -> None:
+def _settle(l3: L3Network, row: IpRange, actor: Actor) -> None:
     """See that the network's gateway is nobody else's, and that its DHCP server has an address."""
     own: dict[str, Any] = {"holder": l3.pk, "name": l3.name, "project": l3.project}
     held = set(l3.addresses.values_list("purpose", flat=True))
     if row.gateway and AddressPurpose.GATEWAY not in held:
-        addresses.take(l3, row.gateway, purpose=AddressPurpose.GATEWAY, field="gateway", **own)
+        addresses.take(l3, row.gateway, purpose=AddressPurpose.GATEWAY, actor=actor, field="gateway", **own)
     if AddressPurpose.DHCP not in held:
         _serve_dhcp(l3)
 
@@ -124,6 +127,36 @@ def _expect_no_overlap(l3: L3Network, span: ipv4.Span) -> None:
             code="range_overlap",
             errors={"start": [_("This overlaps another range of the same L2 network.")]},
         )
+
+
+def _expect_nobody_inside(l3: L3Network, span: ipv4.Span, router: str | None) -> None:
+    """Raise Conflict when another network on the wire has one of the addresses; a router may be both networks'."""
+    inside = Q(address__gte=str(span.start), address__lte=str(span.end))
+    other = IpAddress.objects.filter(inside, l3__l2=l3.l2_id).exclude(l3=l3).select_related("l3")
+    routers = IpRange.objects.filter(l3__l2=l3.l2_id, gateway__gte=str(span.start), gateway__lte=str(span.end))
+    shared = Q(purpose__in=(AddressPurpose.GATEWAY, AddressPurpose.RESERVED), address=router)
+    held = other.exclude(shared).order_by("address").first() if router else other.order_by("address").first()
+    if held is not None:
+        raise addresses.in_use_beside("start", held.address, held.l3)
+    foreign = routers.exclude(l3=l3).exclude(gateway=router).select_related("l3").first()
+    if foreign is not None:
+        raise addresses.in_use_beside("start", str(foreign.gateway), foreign.l3)
+
+
+def _expect_gateway_free(l3: L3Network, router: str | None) -> None:
+    """Raise Conflict when another network on the wire has the gateway's address, or may give it to an instance."""
+    if router is None:
+        return
+    others = IpAddress.objects.filter(l3__l2=l3.l2_id, address=router).exclude(l3=l3).select_related("l3")
+    kept = set()
+    for row in others:
+        if row.purpose not in (AddressPurpose.GATEWAY, AddressPurpose.RESERVED):
+            raise addresses.in_use_beside("gateway", router, row.l3)
+        kept.add(row.l3_id)
+    around = IpRange.objects.filter(l3__l2=l3.l2_id, start__lte=router, end__gte=router)
+    giver = around.exclude(l3=l3).exclude(l3__in=kept).select_related("l3").first()
+    if giver is not None:
+        raise addresses.in_use_beside("gateway", router, giver.l3)
 
 
 def _expect_same_subnet(present: IpRange, span: ipv4.Span, *, is_gateway_given: bool) -> None:

@@ -34,7 +34,7 @@ CAPACITY = "storage.capacity"
 def download_image(message: DownloadImage, call: Call) -> ImageReport:
     store = places.image_store(call.machine, message.storage)
     order = ImageOrder(message.media, message.format, message.checksum, message.max_bytes, message.reserve_bytes)
-    source = partial(fetch, message.url, Guard(message.refused))
+    source = partial(fetch, message.url, Guard(message.refused), call)
     kept = store.add_image(message.image, order, open_source=source, watch=call)
     return ImageReport(image=message.image, **vars(kept))
 
@@ -79,14 +79,21 @@ def delete_volumes(message: DeleteVolumes, call: Call) -> None:
 
 @section("storages")
 def converge(body: Document, machine: Machine) -> None:
-    """Make each storage's directories, let images go, tell capacities; one that fails does not stop the others."""
+    """Make each storage's directories, let images go, tell capacities; one that fails does not stop the others.
+
+    An image that cannot go fails the section, not its storage.
+    """
     reports: list[StorageReport] = []
     failures: list[DriverError] = []
     paths: set[Path] = machine.resources.setdefault("platform_paths", set())
     for wanted in body.get("storages", []):
         try:
-            reports.append(_converge_one(wanted, machine))
+            report, standing = _converge_one(wanted, machine)
+            reports.append(report)
             paths.add(Path(wanted["path"]))
+            if standing:
+                detail = f"Volumes stand on images that should leave: {', '.join(standing)}."
+                failures.append(Rejected("image_in_use", detail))
         except DriverError as error:
             failures.append(error)
             reports.append(StorageReport(wanted["uuid"], failure=error.detail))
@@ -95,16 +102,14 @@ def converge(body: Document, machine: Machine) -> None:
         raise failures[0]
 
 
-def _converge_one(wanted: dict[str, Any], machine: Machine) -> StorageReport:
+def _converge_one(wanted: dict[str, Any], machine: Machine) -> tuple[StorageReport, list[str]]:
+    """What control should know of the storage, and the images that cannot leave it."""
     place = StoragePlace(wanted["uuid"], wanted["kind"], wanted["path"])
     if place.kind in places.IMAGE_KINDS:
         store = places.image_store(machine, place)
         store.prepare()
-        return StorageReport(place.uuid, **vars(store.capacity()))
+        return StorageReport(place.uuid, **vars(store.capacity())), []
     storage = places.primary(machine, place)
     storage.prepare()
     standing = [image for image in wanted.get("evict", []) if not storage.evict_image(image)]
-    report = StorageReport(place.uuid, **vars(storage.capacity()), cached=storage.images())
-    if standing:
-        raise Rejected("image_in_use", f"Volumes stand on images that should leave: {', '.join(standing)}.")
-    return report
+    return StorageReport(place.uuid, **vars(storage.capacity()), cached=storage.images()), standing

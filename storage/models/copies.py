@@ -2,6 +2,8 @@
 
 A copy that is expected goes with the last volume that expected it. A copy that is there stays for the next volume,
 until its image is expunged; then it goes with its last volume. It has gone when the host's agent no longer lists it.
+Of a copy that was to go and shall stay after all, nobody knows whether it is there: it is expected until the agent
+tells.
 """
 
 import uuid
@@ -25,7 +27,7 @@ _TURNS = 5
 def expect(image: Image, capacity: StorageCapacity) -> ImageCache | None:
     """The image's copy on this storage, locked; expected, and its bytes promised, when there was none.
 
-    In the caller's transaction, who holds the capacity row. None when the bytes do not fit.
+    In the caller's transaction, who holds the capacity row. None when the bytes do not fit, or the copy is leaving.
     """
     host = capacity.host
     for _turn in range(_TURNS):
@@ -42,6 +44,8 @@ def expect(image: Image, capacity: StorageCapacity) -> ImageCache | None:
         found = rows.select_for_update().first()
         if found is None:
             continue  # its last volume let it go between the two statements
+        if found.state == CacheState.EVICTING:
+            return None
         if found.pk != new.pk or promises.take(capacity, new.size_bytes, cluster=host.cluster if host else None):
             return found
         found.delete()
@@ -84,9 +88,19 @@ def evict(caches: Iterable[ImageCache]) -> list[desired.Wanted]:
     return desired.touch_all([host.agent for host in hosts if host.agent], SECTION)
 
 
+def keep(caches: Any) -> None:
+    """Take `evict` back for these copies (rows), unless their image is expunged. In the caller's transaction."""
+    leaving = caches.filter(state=CacheState.EVICTING, image__isnull=False)
+    hosts = Host.objects.filter(pk__in=list(leaving.values_list("host", flat=True)), agent__isnull=False)
+    agents = [host.agent for host in hosts.select_related("agent") if host.agent]
+    leaving.update(state=CacheState.PENDING)
+    desired.touch_all(agents, SECTION)
+
+
 def evict_image(image: Image) -> None:
     """The image is expunged: its copies that no volume stands on are removed. In the caller's transaction."""
-    rows = list(ImageCache.objects.select_for_update().filter(image=image, state=CacheState.READY).order_by("pk"))
+    staying = ImageCache.objects.filter(image=image).exclude(state=CacheState.EVICTING)
+    rows = list(staying.select_for_update().order_by("pk"))
     evict(row for row in rows if not Volume.objects.filter(cache=row).exists())
 
 
@@ -97,16 +111,19 @@ def note_ready(volumes: Iterable[Any]) -> None:
 
 
 @transaction.atomic
-def note_evicted(agent: Agent, storage: PrimaryStorage, host: Host | None, cached: list[str]) -> None:
-    """Forget the copies that were to be removed and that the agent no longer lists."""
-    gone = ImageCache.objects.filter(primary_storage=storage, host=host, state=CacheState.EVICTING)
-    gone = gone.exclude(image_uuid__in=cached)
-    if not gone.exists():
+def note_listed(agent: Agent, storage: PrimaryStorage, host: Host | None, cached: list[str]) -> None:
+    """The agent lists the images it has. Of copies that no volume stands on, the others are forgotten, and an expected
+    one that is listed is there."""
+    idle = ImageCache.objects.filter(primary_storage=storage, host=host, volumes__isnull=True)
+    gone = idle.exclude(image_uuid__in=cached)
+    found = idle.filter(image_uuid__in=cached, state=CacheState.PENDING)
+    if not gone.exists() and not found.exists():
         return
     list(StorageCapacity.objects.select_for_update().filter(primary_storage=storage, host=host))
+    found.update(state=CacheState.READY)
     rows = list(gone.select_for_update(of=("self",)))
     for row in rows:
         row.delete()
         promises.give_back(storage, host, row.size_bytes)
-    if rows:
+    if any(row.state == CacheState.EVICTING for row in rows):
         desired.touch(agent, SECTION)

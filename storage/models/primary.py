@@ -20,6 +20,10 @@ class StorageState(models.TextChoices):
     DELETING = "deleting", _("Being removed")
 
 
+# Activities of a storage while it changes which clusters use it.
+CHANGING = frozenset({"creating", "attaching", "detaching", "deleting"})
+
+
 class PrimaryStorageQuerySet(ResourceQuerySet):
     def taking_volumes(self) -> Self:
         """Storages that new volumes may land on."""
@@ -63,7 +67,7 @@ class StorageCapacity(models.Model):
 
     `total_bytes`, `available_bytes` and `held_bytes` are what the agent saw: the file system, what is free on it and
     what the storage's files take. `used_bytes` is what is promised to volumes and cached images; changed by conditional
-    updates only (`services.capacity`). Nothing is promised any more once `is_open` is false.
+    updates only (`promises`). Nothing is promised while `is_open` is false.
     """
 
     uuid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

@@ -6,6 +6,7 @@ the capacity row first.
 
 from typing import Any
 
+from django.db import transaction
 from django.db.models import F, Value
 from django.db.models.functions import Greatest, Now
 
@@ -13,7 +14,7 @@ from cloud.common.wire import Document
 from cloud.config.services import value
 from cloud.infra.models import Cluster, Host
 from storage.messages import StorageReport
-from storage.models.primary import PrimaryStorage, StorageCapacity
+from storage.models.primary import CHANGING, PrimaryStorage, StorageCapacity
 
 
 def scopes(storage: PrimaryStorage, cluster: Cluster | None) -> tuple[Any, ...]:
@@ -61,7 +62,16 @@ def note(storage: PrimaryStorage, host: Host | None, report: StorageReport) -> N
         }
     rows = StorageCapacity.objects.filter(primary_storage=storage, host=host)
     if not rows.update(**seen):
-        StorageCapacity.objects.bulk_create(
-            [StorageCapacity(primary_storage=storage, host=host)], ignore_conflicts=True
-        )
+        _begin(storage, host)
         rows.update(**seen)
+
+
+@transaction.atomic
+def _begin(storage: PrimaryStorage, host: Host | None) -> None:
+    """Keep books of a storage on a host; closed while a job changes the storage's clusters, whose end opens them."""
+    # Held, so that no such job begins or ends unseen.
+    held = PrimaryStorage.objects.select_for_update(of=("self",), no_key=True).filter(pk=storage.pk).first()
+    if held is None or (host is not None and not held.attachments.filter(cluster=host.cluster_id).exists()):
+        return
+    new = StorageCapacity(primary_storage=held, host=host, is_open=held.activity not in CHANGING)
+    StorageCapacity.objects.bulk_create([new], ignore_conflicts=True)

@@ -1,6 +1,5 @@
 """Image servers (backup storages): added by address and SSH credentials, reconnected, taken out of use."""
 
-import uuid
 from typing import Any
 
 from django.db import transaction
@@ -32,7 +31,7 @@ def add(
     path = paths.checked(path)
     agent, context = enrolment.begin(kind=AgentKind.IMAGE_SERVER, name=name or address, address=address, **ssh)
     server = BackupStorage.objects.create(
-        uuid=uuid.uuid4(),
+        uuid=agent.pk,  # one name for the machine everywhere: its agent labels samples with its own
         name=agent.name,
         description=description,
         project=agent.project,

@@ -103,7 +103,7 @@ def expunge(image: Image, *, actor: Actor) -> Job:
     actor.require("image.expunge", image)
     image = _locked(image)
     image.expect_state(ImageState.DELETED)
-    if image.caches.filter(state=CacheState.PENDING).exists():
+    if image.caches.filter(state=CacheState.PENDING, volumes__isnull=False).exists():
         raise Conflict(
             _("Instances are being made from %(image)s.") % {"image": image},
             code="in_use",

@@ -9,7 +9,17 @@ from django.utils.translation import gettext_lazy as _
 from cloud.common.errors import Conflict, Invalid, Text
 from cloud.common.models import Availability, Connection
 from cloud.infra.models import Host
-from storage.models import Image, ImageCache, ImageState, Media, PrimaryStorage, StorageCapacity, StorageState, promises
+from storage.models import (
+    CacheState,
+    Image,
+    ImageCache,
+    ImageState,
+    Media,
+    PrimaryStorage,
+    StorageCapacity,
+    StorageState,
+    promises,
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,8 @@ def candidates(host: Host) -> list[StorageCapacity]:
 def reason_against(host: Host, needs: Iterable[VolumeNeed]) -> Text | None:
     """Why these volumes cannot be made on the host; None when they can. Nothing is promised."""
     rooms = {row.primary_storage_id: promises.room_bytes(row, host.cluster) for row in candidates(host)}
-    cached = set(ImageCache.objects.filter(host=host).values_list("image_uuid", "primary_storage_id"))
+    copies = ImageCache.objects.filter(host=host).exclude(state=CacheState.EVICTING)
+    cached = set(copies.values_list("image_uuid", "primary_storage_id"))
     for need in needs:
         wanted = size_bytes(need)
         fitting = [pk for pk in rooms if need.primary_storage in (None, pk) or need.primary_storage.pk == pk]  # type: ignore[union-attr]

@@ -125,12 +125,7 @@ def delete(storage: PrimaryStorage, *, actor: Actor) -> Job:
 def _emptied(storage: PrimaryStorage, clusters: list[str]) -> dict[str, Any]:
     """Close the storage for new volumes and have cached images removed; the job's context."""
     if count := attachments.close(storage, clusters):
-        raise Conflict(
-            _("%(count)d volumes are on %(storage)s.") % {"count": count, "storage": storage},
-            code="in_use",
-            advice=_("Expunge or move them first; those of instances in the recycle bin count too."),
-            used_by=[{"kind": "volume", "count": count}],
-        )
+        raise attachments.in_use(storage, count)
     attachments.evict(storage, clusters)
     return {"clusters": clusters}
 
@@ -145,7 +140,8 @@ def _name_told(name: str) -> AbstractContextManager[None]:
 
 
 def _locked(storage: PrimaryStorage) -> PrimaryStorage:
-    rows = PrimaryStorage.objects.select_for_update(of=("self",)).select_related("zone")
+    # Not the key: a volume that is just being written down holds what we wait for, and refers to this row.
+    rows = PrimaryStorage.objects.select_for_update(of=("self",), no_key=True).select_related("zone")
     found: PrimaryStorage = rows.get(pk=storage.pk)
     return found
 

@@ -48,7 +48,7 @@ def _note_primary(agent: Agent, host: Host, report: StorageReport) -> None:
         return
     promises.note(storage, host, report)
     if not report.failure:
-        copies.note_evicted(agent, storage, host, report.cached)
+        copies.note_listed(agent, storage, host, report.cached)
 
 
 def _note_images(agent: Agent, report: StorageReport) -> None:

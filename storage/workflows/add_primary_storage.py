@@ -14,7 +14,9 @@ class AddPrimaryStorage(Workflow):
     steps = [StorageOnHosts]
 
     def succeeded(self, ctx: Context) -> None:
-        PrimaryStorage.objects.filter(pk=str(ctx.job.resource_uuid)).update(state=StorageState.READY)
+        if storage := PrimaryStorage.objects.filter(pk=str(ctx.job.resource_uuid)).first():
+            attachments.settle(storage)
+            PrimaryStorage.objects.filter(pk=storage.pk).update(state=StorageState.READY)
 
     def failed(self, ctx: Context) -> None:
         if storage := PrimaryStorage.objects.filter(pk=str(ctx.job.resource_uuid)).first():
@@ -28,6 +30,11 @@ class AttachPrimaryStorage(Workflow):
     activity = "attaching"
     steps = [StorageOnHosts]
 
+    def succeeded(self, ctx: Context) -> None:
+        if storage := PrimaryStorage.objects.filter(pk=str(ctx.job.resource_uuid)).first():
+            attachments.settle(storage)
+
     def failed(self, ctx: Context) -> None:
         if storage := PrimaryStorage.objects.filter(pk=str(ctx.job.resource_uuid)).first():
             attachments.remove(storage, ctx["clusters"])
+            attachments.settle(storage)

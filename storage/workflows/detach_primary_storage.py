@@ -14,8 +14,9 @@ class LeaveClusters(Step):
     is_cancellable = False
 
     def run(self, ctx: Context) -> None:
-        if ctx.resource:
-            attachments.remove(ctx.resource, ctx["clusters"])
+        storage: PrimaryStorage | None = ctx.resource
+        if storage and (count := attachments.remove(storage, ctx["clusters"])):
+            raise attachments.in_use(storage, count)
 
 
 class DetachPrimaryStorage(Workflow):
@@ -24,9 +25,13 @@ class DetachPrimaryStorage(Workflow):
     activity = "detaching"
     steps = [ImagesLeaveHosts, LeaveClusters]
 
+    def succeeded(self, ctx: Context) -> None:
+        if storage := PrimaryStorage.objects.filter(pk=str(ctx.job.resource_uuid)).first():
+            attachments.settle(storage)
+
     def failed(self, ctx: Context) -> None:
         if storage := PrimaryStorage.objects.filter(pk=str(ctx.job.resource_uuid)).first():
-            attachments.reopen(storage, ctx["clusters"])
+            attachments.settle(storage)
 
 
 class DeletePrimaryStorage(Workflow):
@@ -40,4 +45,4 @@ class DeletePrimaryStorage(Workflow):
 
     def failed(self, ctx: Context) -> None:
         if storage := PrimaryStorage.objects.filter(pk=str(ctx.job.resource_uuid)).first():
-            attachments.reopen(storage, ctx["clusters"])
+            attachments.settle(storage)

@@ -241,7 +241,7 @@ class TestCreate(Problems):
         taken = networks.nic(still.l3)
         asked["nics"][0]["ip"] = taken.address
         problem = self.assert_problem(admin.post(PATH, asked), 409, "address_taken")
-        assert problem["errors"]["ip"]
+        assert problem["errors"]["nics.0.ip"]
         assert problem["used_by"]["name"] == taken.instance_name
 
     def test_what_is_not_the_callers_is_not_there(self, still: World, tenant: Client, asked: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ def test_a_chosen_address(still: World) -> None:
 def test_an_address_that_cannot_be_had(still: World, ip: str, problem: type[Problem], code: str) -> None:
     networks.nic(still.l3, ip="192.168.50.77")
     said = refused(still, problem, code, nics=[NicWish(still.l3, ip)])
-    assert said.errors["ip"]
+    assert said.errors["nics.0.ip"]
 
 
 def test_one_address_is_not_for_several(still: World) -> None:

@@ -4,10 +4,12 @@ import uuid
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from cloud.common.errors import Invalid, Missing, Unavailable
 from cloud.infra import usage
-from cloud.infra.models import Host
+from cloud.infra.models import DesiredSection, Host
 from cloud.infra.signals import agent_connected
 from network.messages import DhcpDesired, NetworksDesired, bridge_name
 from network.models import IpAddress, Nic, Vtep
@@ -102,6 +104,23 @@ def test_new_host_learns_its_networks_and_its_peers_learn_of_it() -> None:
     assert bridges(a)[name].peers == []
 
 
+def test_a_new_host_and_its_peers_are_told_at_once() -> None:
+    """Rows taken in one order, once: hosts of one pool that speak at the same time never wait for each other."""
+    cluster = make.cluster()
+    make.host(cluster, "10.99.1.11")
+    make.vxlan(make.pool(cluster.zone), clusters=[cluster])
+    new = make.host(cluster, "10.99.1.12")
+    assert new.agent is not None
+    with CaptureQueriesContext(connection) as queries:
+        desired.host_spoke(new.agent)
+    taken = [each["sql"] for each in queries if "FOR UPDATE" in each["sql"] and "desiredsection" in each["sql"]]
+    assert len(taken) == 1
+    assert set(DesiredSection.objects.values_list("agent", "section")) >= {
+        (new.agent.pk, "networks"),
+        (new.agent.pk, "dhcp"),
+    }
+
+
 def test_dhcp_servers_know_the_nics_placed_there() -> None:
     cluster = make.cluster()
     one, two = make.host(cluster), make.host(cluster)
@@ -191,7 +210,7 @@ def test_many_hosts_cost_no_more_queries(django_assert_num_queries: Any) -> None
     for number in range(4):
         make.host(cluster, f"10.99.1.{number + 1}")
     hosts = list(Host.objects.select_related("agent", "cluster"))
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         reason = placement.reasons_against(l3s)
         assert len([reason(host) for host in hosts]) == 4
 

@@ -4,14 +4,15 @@ import threading
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection, transaction
 
 from cloud.common.errors import Conflict, Exhausted, Invalid, NotPermitted
 from cloud.events.models import AuditRecord
 from cloud.infra.models import DesiredSection
 from network.models import L2Attachment, L2Kind, L2Network, Vtep
-from network.services import l2, nics
+from network.services import l2, nics, placement
 from tests.base.clients import member_client
+from tests.cloud.agent.waiting import wait_until
 from tests.network import factories as make
 from tests.network.factories import ACTOR
 
@@ -193,3 +194,74 @@ def test_acts_need_rights_and_leave_records() -> None:
         "l2_network.update",
         "l2_network.delete",
     ]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("step", ["place", "reason_against"])
+def test_network_is_not_detached_from_under_a_start(step: str) -> None:
+    """Whoever chose a host by its networks, or placed a NIC there, is waited for, and then seen."""
+    cluster = make.cluster()
+    host = make.host(cluster)
+    network = make.no_vlan(cluster.zone, clusters=[cluster])
+    l3 = make.l3(network)
+    nic = make.nic(l3)
+    waited: list[Exception] = []
+
+    def detach() -> None:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SET lock_timeout = '100ms'")
+            l2.detach(network, cluster=cluster, actor=ACTOR)
+        except Exception as error:
+            waited.append(error)
+        finally:
+            connection.close()
+
+    with transaction.atomic():
+        if step == "place":
+            nics.place([nic], host)
+        else:
+            assert placement.reason_against(host, [l3]) is None
+        thread = threading.Thread(target=detach)
+        thread.start()
+        thread.join()
+        nics.place([nic], host)
+    assert [type(error) for error in waited] == [OperationalError]  # it would have waited for this transaction
+    with pytest.raises(Conflict) as caught:
+        l2.detach(network, cluster=cluster, actor=ACTOR)
+    assert caught.value.code == "in_use"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_detaching_sees_who_was_waited_for() -> None:
+    cluster = make.cluster()
+    host = make.host(cluster)
+    network = make.no_vlan(cluster.zone, clusters=[cluster])
+    nic = make.nic(make.l3(network))
+    answers: list[str] = []
+
+    def detach() -> None:
+        try:
+            l2.detach(network, cluster=cluster, actor=ACTOR)
+        except Conflict as error:
+            answers.append(error.code)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=detach)
+    with transaction.atomic():
+        nics.place([nic], host)
+        thread.start()
+        wait_until(_somebody_waits)
+    thread.join()
+    assert answers == ["in_use"]
+    assert L2Attachment.objects.exists()
+
+
+def _somebody_waits() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return bool(cursor.fetchone()[0])

@@ -57,7 +57,7 @@ class Machines:
         reports.note(agent, CapacityReport.from_document(body))
 
     @contextmanager
-    def _fetch(self, url: str, guard: Any) -> Iterator[Bytes]:
+    def _fetch(self, url: str, guard: Any, watch: Any) -> Iterator[Bytes]:
         found = self.web[url]
         if isinstance(found, Exception):
             raise found

@@ -108,3 +108,31 @@ def redirect(to: str, status: int = 302) -> Answer:
 
 def status(code: int) -> Answer:
     return lambda handler: handler.send_error(code)
+
+
+def raw(data: bytes) -> Answer:
+    """These bytes and nothing else, then the end."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(data)
+        handler.close_connection = True
+
+    return answer
+
+
+def dripping(piece: bytes, begin: bytes = b"", pause_s: float = 0.02) -> Answer:
+    """The beginning at once, then the same piece again and again, until the client goes away."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+        pause = threading.Event()
+        try:
+            handler.wfile.write(begin)
+            while piece:
+                handler.wfile.write(piece)
+                pause.wait(pause_s)
+            handler.connection.recv(1)
+        except OSError:
+            pass  # the client has gone
+
+    return answer

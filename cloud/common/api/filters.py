@@ -37,6 +37,12 @@ class TrueOrFalseFilter(django_filters.BooleanFilter):
         super().__init__(*args, **{"widget": forms.TextInput, **options})
 
 
+class AddressFilter(django_filters.CharFilter):
+    """Refuses what is no IP address, which the database could not even look for."""
+
+    field_class = forms.GenericIPAddressField
+
+
 class ResourceFilterSet(django_filters.FilterSet):
     """Base of filter sets. A reference is filtered by uuid alone, so it tells nothing of rows the caller cannot see."""
 
@@ -46,6 +52,8 @@ class ResourceFilterSet(django_filters.FilterSet):
             return django_filters.UUIDFilter, {}
         if isinstance(field, models.BooleanField) and lookup_type == "exact":
             return TrueOrFalseFilter, {}
+        if isinstance(field, models.GenericIPAddressField) and lookup_type == "exact":
+            return AddressFilter, {}
         return super().filter_for_lookup(field, lookup_type)
 
 
@@ -59,6 +67,11 @@ class FieldFilters(django_filters.DjangoFilterBackend):
         refuse_unknown(request, {"q", *PARAMETERS, *view.query_parameters, *(filterset.filters if filterset else ())})
         if filterset is None:
             return queryset
+        if empty := [name for name in filterset.filters if request.query_params.get(name) == ""]:
+            raise Invalid(
+                _("A filter has no value: %(names)s.") % {"names": ", ".join(empty)},
+                errors={name: [_("Give a value, or leave the filter out.")] for name in empty},
+            )
         if not filterset.is_valid():
             raise utils.translate_validation(filterset.errors)
         narrowed: QuerySet[Any] = filterset.qs

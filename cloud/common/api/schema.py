@@ -22,7 +22,7 @@ _ON_A_KEY = {"422": "The Idempotency-Key was used for another request."}
 _OTHERWISE = {"default": "Any other problem."}
 _IDEMPOTENCY_KEY = OpenApiParameter(
     HEADER,
-    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     OpenApiParameter.HEADER,
     description="A fresh uuid: the same request sent again with the same key within 24 hours is carried out once.",
 )

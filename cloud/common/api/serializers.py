@@ -1,6 +1,6 @@
 """Bases of serializers: what goes out of a resource, and what comes in for an act."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -24,7 +24,39 @@ class RefusesUnknown:
 
 
 class InputSerializer(RefusesUnknown, serializers.Serializer[Any]):
-    """What a caller sends for an act. Its validated data are the keyword arguments of the service."""
+    """What a caller sends for an act. Its validated data are the keyword arguments of the service.
+
+    JSON knows texts, numbers and booleans apart, and so do we: the framework would take one for another. `is_json` is
+    false for what comes in a query string, where all are texts.
+    """
+
+    is_json: ClassVar[bool] = True
+
+    def to_internal_value(self, data: Any) -> Any:
+        validated = super().to_internal_value(data)
+        given = data.items() if self.is_json else ()
+        errors = {name: found for name, value in given if (found := _of_another_type(self.fields[name], value))}
+        if errors:
+            raise serializers.ValidationError(errors)
+        return validated
+
+
+def _of_another_type(field: Any, value: Any) -> Any:
+    """The errors of a value, and of the values in a list, whose JSON type is not the field's."""
+    match field:
+        case serializers.ListField():
+            items = value if isinstance(value, list) else []
+            found = {index: error for index, item in enumerate(items) if (error := _of_another_type(field.child, item))}
+            return found or None
+        case serializers.BooleanField():
+            is_right = isinstance(value, bool)
+        case serializers.IntegerField() | serializers.FloatField():
+            is_right = isinstance(value, (int, float)) and not isinstance(value, bool)
+        case serializers.CharField() | serializers.ChoiceField():
+            is_right = isinstance(value, str)
+        case _:
+            return None
+    return None if is_right or value is None else [_("This is of another JSON type than this field.")]
 
 
 class NoInput(InputSerializer):

@@ -165,7 +165,18 @@ class SectionSerializer(serializers.Serializer[Any]):
     wanted = serializers.IntegerField(read_only=True)
     held = serializers.IntegerField(read_only=True)
     failure = serializers.SerializerMethodField()
+    failures = serializers.SerializerMethodField()
     sent_at = serializers.DateTimeField(read_only=True, allow_null=True)
+
+    @extend_schema_field(
+        {
+            "type": "object",
+            "description": "Parts that fail though the number is held, as networks by uuid: nature, code and detail.",
+            "additionalProperties": True,
+        }
+    )
+    def get_failures(self, row: Any) -> Any:
+        return row.failures
 
     @extend_schema_field(
         {

@@ -9,6 +9,7 @@ import io
 import ipaddress
 import shlex
 import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,7 +22,13 @@ from cloud.common.driver import Rejected, Transient
 CONNECT_TIMEOUT_S = 10.0
 SIGN_IN_TIMEOUT_S = 20.0
 RUN_TIMEOUT_S = 60.0
+SESSION_TIMEOUT_S = 300.0
+KEEPALIVE_S = 10
+# What was sent and not acknowledged for so long was sent to nobody (tcp(7), TCP_USER_TIMEOUT).
+UNHEARD_S = 30
 OUTPUT_LIMIT = 1024 * 1024
+# What paramiko gives for the exit status when none came.
+NO_STATUS = -1
 NO_SPACE = "No space left on device"
 # The file appears whole or not at all; its folder is the platform's own and for root alone.
 WRITE_SCRIPT = (
@@ -109,26 +116,38 @@ class Remote:
         self.host_key = host_key
         self._prefix: list[str] = []
         self._prelude = b""
+        self._end: Fuse | None = None
 
     @classmethod
     def connect(
-        cls, address: str, port: int, credentials: Credentials, *, pinned: HostKey | None, may_loop: bool = False
+        cls,
+        address: str,
+        port: int,
+        credentials: Credentials,
+        *,
+        pinned: HostKey | None,
+        may_loop: bool = False,
+        within_s: float = SESSION_TIMEOUT_S,
     ) -> Self:
-        """Sign in. With `pinned`, only to a machine that shows this key.
+        """Sign in. With `pinned`, only to a machine that shows this key. The session is cut after `within_s` seconds.
 
         Raises Rejected: address_unknown, address_refused, host_key_changed, ssh_secret_wrong, ssh_key_unreadable,
-        not_ssh, not_root; Transient: host_unreachable, no_route, ssh_refused.
+        not_ssh, not_root; Transient: host_unreachable, no_route, ssh_refused, ssh_lost, ssh_timed_out.
         """
         key = load_private_key(credentials.private_key) if credentials.private_key else None
         transport = _transport(resolve(address, port, may_loop=may_loop), port)
+        end = Fuse(transport, within_s)
         try:
             shown = _exchange_keys(transport, pinned)
             if pinned is not None and shown.fingerprint != pinned.fingerprint:
                 raise HostKeyChanged(shown)
             _sign_in(transport, credentials, key)
+            transport.set_keepalive(KEEPALIVE_S)
             remote = cls(transport, credentials, shown)
+            remote._end = end
             remote._become_root()
         except BaseException:
+            end.out()
             transport.close()
             raise
         return remote
@@ -139,10 +158,15 @@ class Remote:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._end is not None:
+            self._end.out()
         self._transport.close()
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = RUN_TIMEOUT_S) -> Result:
-        """Run a command as root. Raises Transient `ssh_lost` when the connection breaks, Rejected `disk_full`."""
+        """Run a command as root; one that is not done within `timeout_s` ends the session.
+
+        Raises Transient `ssh_timed_out`, `ssh_lost` when the connection breaks, Rejected `disk_full`.
+        """
         result = self._run([*self._prefix, "env", "LC_ALL=C", *argv], self._prelude + stdin, timeout_s)
         if result.status and NO_SPACE in result.stderr:
             raise Rejected("disk_full", f"No space is left on the machine: {result.last_words}")
@@ -186,6 +210,7 @@ class Remote:
         raise Rejected("not_root", f"{self._credentials.user} is not root and may not become root by sudo.")
 
     def _run(self, argv: Sequence[str], stdin: bytes, timeout_s: float) -> Result:
+        fuse = Fuse(self._transport, timeout_s)
         try:
             channel = self._transport.open_session(timeout=timeout_s)
             with channel:
@@ -196,8 +221,41 @@ class Remote:
                 stderr = channel.makefile_stderr("rb").read(OUTPUT_LIMIT)
                 status = channel.recv_exit_status()
         except (paramiko.SSHException, OSError, EOFError) as error:
+            self._expect_in_time(argv, fuse)
             raise Transient("ssh_lost", f"The SSH connection broke: {error or type(error).__name__}") from error
+        finally:
+            fuse.out()
+        # A command that was killed has none either, but leaves the connection alive.
+        if status == NO_STATUS and not self._transport.is_active():
+            self._expect_in_time(argv, fuse)
+            raise Transient("ssh_lost", "The SSH connection broke before the command told how it ended.")
         return Result(status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+    def _expect_in_time(self, argv: Sequence[str], fuse: "Fuse") -> None:
+        if fuse.is_blown or (self._end is not None and self._end.is_blown):
+            raise Transient("ssh_timed_out", f"{shlex.join(argv[:4])[:200]} was not done in time.")
+
+
+class Fuse:
+    """Closes a connection when its time is over, unless it is taken out before.
+
+    Paramiko waits for events without any limit in several places (an exit status, the answer to a request): only the
+    end of the connection frees whoever waits there.
+    """
+
+    def __init__(self, transport: paramiko.Transport, seconds: float) -> None:
+        self._transport = transport
+        self.is_blown = False
+        self._timer = threading.Timer(seconds, self._blow)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def out(self) -> None:
+        self._timer.cancel()
+
+    def _blow(self) -> None:
+        self.is_blown = True
+        self._transport.close()
 
 
 def _feed(channel: paramiko.Channel, content: bytes) -> None:
@@ -220,6 +278,7 @@ def _transport(ip: str, port: int) -> paramiko.Transport:
     except OSError as error:
         code = "no_route" if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH) else "host_unreachable"
         raise Transient(code, f"{ip} cannot be reached: {error.strerror or error}") from error
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_S * 1000)
     try:
         return paramiko.Transport(connection)
     except paramiko.SSHException as error:

@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from cloud.common.models import Connection
 from cloud.common.wire import Document, Hello
-from cloud.infra import enrolment, signals
+from cloud.infra import enrolment, freshness, signals
 from cloud.infra.drivers import redis_acl
 from cloud.infra.models import Agent, Host
 from cloud.infra.services import capacity, desired, silence
@@ -29,8 +29,14 @@ REASONS = {"": "", SILENT: _("Its agent has not been heard from for 15 seconds."
 
 @transaction.atomic
 def hello(document: Document) -> None:
-    """An agent's first word after it (re)connects: its facts are noted, it is connected, and is sent what it lacks."""
+    """An agent's first word after it (re)connects: its facts are noted, it is connected, and is sent what it lacks.
+
+    One that comes too late is of an agent that has said more since: its heartbeats tell what counts.
+    """
     said = Hello.from_document(document)
+    if freshness.is_stale(said.at):
+        log.warning("hello of agent %s came too late", said.agent)
+        return
     agent = Agent.objects.select_for_update().filter(pk=said.agent).first()
     if agent is None:
         log.warning("hello of an unknown agent %s", said.agent)
@@ -40,7 +46,7 @@ def hello(document: Document) -> None:
     Agent.objects.filter(pk=agent.pk).update(**changes)
     for host in Host.objects.select_related("cluster__zone").filter(agent=agent):
         _note_hardware(host, said.facts)
-    desired.settle(agent, said.held, is_hello=True)
+    desired.settle(agent, said.held, said.failures, is_hello=True)
     _connected(agent.pk, rebooted=rebooted, is_hello=True)
     transaction.on_commit(lambda: engine.wake(f"hello:{agent.pk}"), robust=True)
 
@@ -57,8 +63,12 @@ def watch() -> None:
         _disconnected(uuid)
     for agent in known:
         age, alive = heartbeats[agent.pk]
-        if agent.connection != Connection.CONNECTED and age is not None and age < silence.FRESH_S:
-            _back(agent, alive)
+        if age is None or age >= silence.FRESH_S:
+            continue
+        # A restart so short that nobody missed the agent, of which its hello did not tell in time.
+        is_restarted = agent.boot_id not in ("", alive.get("boot_id", agent.boot_id))
+        if agent.connection != Connection.CONNECTED or is_restarted:
+            _back(agent.pk, alive)
     _keep_access(client, run)
 
 
@@ -86,8 +96,7 @@ def _heartbeats(client: Any, uuids: list[UUID]) -> dict[UUID, tuple[float | None
 
 def _newest(client: Any, ages: Iterable[float | None]) -> tuple[float, float]:
     """Now, and when the last heartbeat of anybody came: kept in Redis, as heartbeats expire before a minute is over."""
-    seconds, microseconds = client.time()
-    now = seconds + microseconds / 1e6
+    now = freshness.now()
     seen = [now - age for age in ages if age is not None]
     newest_at = max([*seen, float(client.get(NEWEST_KEY) or 0)])
     if seen:
@@ -110,17 +119,22 @@ def _disconnected(uuid: UUID) -> None:
 
 
 @transaction.atomic
-def _back(agent: Agent, alive: Document) -> None:
+def _back(uuid: UUID, alive: Document) -> None:
     """A heartbeat of one who was silent. Its hello may be lost: the boot id in the heartbeat tells as much."""
+    agent = Agent.objects.select_for_update().filter(pk=uuid).first()
+    if agent is None:
+        return
     boot_id = str(alive.get("boot_id", agent.boot_id))
     rebooted = agent.boot_id not in ("", boot_id)
-    Agent.objects.filter(pk=agent.pk).update(boot_id=boot_id)
-    desired.settle(agent, alive.get("held", {}), is_hello=rebooted)
-    _connected(agent.pk, rebooted=rebooted, is_hello=False)
+    if agent.connection == Connection.CONNECTED and not rebooted:
+        return  # its hello was first
+    Agent.objects.filter(pk=uuid).update(boot_id=boot_id)
+    desired.settle(agent, alive.get("held", {}), alive.get("failures"), is_hello=rebooted)
+    _connected(uuid, rebooted=rebooted, is_hello=rebooted)
 
 
 def _connected(uuid: UUID, *, rebooted: bool, is_hello: bool) -> None:
-    """Note that an agent is there. After a hello it is told even when nobody had missed it: its process is new."""
+    """Note that an agent is there. After a hello or a restart it is told even when nobody had missed it."""
     changes = {"connection": Connection.CONNECTED, "connection_reason": "", "connection_changed_at": Now()}
     is_news = Agent.objects.silent().filter(pk=uuid).update(**changes)
     Host.objects.filter(agent_id=uuid).exclude(connection=Connection.CONNECTED).update(**changes)
@@ -160,6 +174,6 @@ def _keep_access(client: Any, run: str) -> None:
     if client.get(ACCESS_KEY) == given:
         return
     for agent in Agent.objects.exclude(redis_password_hash=""):
-        enrolment.grant(agent, agent.redis_password_hash)
+        enrolment.grant(agent, *enrolment.hashes(agent))
     enrolment.publish_tokens()
     client.set(ACCESS_KEY, given)

@@ -5,18 +5,22 @@ Changes within 200 ms go out together. What is lost on the way is sent again by 
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import TypeVar
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F, Q
-from django.db.models.functions import Greatest, Now
+from django.db.models.functions import Now
 
 from cloud.celery import app
 from cloud.common.errors import Problem
 from cloud.common.wire import Desired, Document, Held
+from cloud.infra import freshness
 from cloud.infra.models import Agent, DesiredSection
 from cloud.jobs import agents, engine
 
@@ -52,14 +56,30 @@ def touch(agent: Agent, *sections: str) -> list[Wanted]:
 
 
 def touch_all(machines: Iterable[Agent], *sections: str) -> list[Wanted]:
-    """As `touch`, for several machines at once; taken in uuid order, so that two callers never wait for each other."""
-    keys = sorted({(machine.pk, section) for machine in machines for section in sections})
-    rows = DesiredSection.objects.filter(agent__in={agent for agent, _section in keys}, section__in=sections)
+    """As `touch`, for several machines at once."""
+    return touch_each((machine, section) for machine in machines for section in sections)
+
+
+def touch_each(changed: Iterable[tuple[Agent, str]]) -> list[Wanted]:
+    """As `touch`, for different sections of several machines.
+
+    The rows are taken in the order of uuid and section, so that two callers never wait for each other: whoever touches
+    twice in one transaction gives that away.
+    """
+    keys = sorted({(machine.pk, section) for machine, section in changed})
+    if not keys:
+        return []
+    wanted = defaultdict(set)
+    for agent, section in keys:
+        wanted[section].add(agent)
+    rows = DesiredSection.objects.filter(
+        reduce(or_, (Q(section=section, agent__in=machines) for section, machines in wanted.items()))
+    )
     DesiredSection.objects.bulk_create(
         [DesiredSection(agent_id=agent, section=section) for agent, section in keys], ignore_conflicts=True
     )
     held = list(rows.select_for_update().order_by("agent_id", "section"))
-    rows.update(wanted=F("wanted") + 1)
+    DesiredSection.objects.filter(pk__in=[row.pk for row in held]).update(wanted=F("wanted") + 1)
     for row in held:
         _send_on_commit(row.agent_id, row.section)
     return [(str(row.agent_id), row.section, row.wanted + 1) for row in held]
@@ -68,7 +88,8 @@ def touch_all(machines: Iterable[Agent], *sections: str) -> list[Wanted]:
 def is_held(agent: UUID | str, section: str, number: int) -> bool:
     """Whether the machine has converged to this number of the section or a later one.
 
-    True for a machine that is gone. Raises Problem when the machine said that it cannot converge to it.
+    True for a machine that is gone. Raises Problem when the machine said that it cannot converge to it. Parts of it may
+    fail though it is held (`failing`): that concerns those who need them.
     """
     row = DesiredSection.objects.filter(agent_id=agent, section=section).first()
     if row is None or row.held >= number:
@@ -77,6 +98,23 @@ def is_held(agent: UUID | str, section: str, number: int) -> bool:
     if failure.get("number", 0) >= number and failure.get("nature") != "transient":
         raise Problem(failure["detail"], code=failure["code"], nature=failure["nature"], section=section)
     return False
+
+
+def failing(machines: Iterable[UUID] | None, *sections: str) -> dict[UUID, dict[str, Document]]:
+    """What fails on machines, of these sections: {agent uuid: {part: {nature, code, detail}}}, by what names the part.
+
+    A section that fails as a whole (all sections of older agents do) is under its own name. One query; None for all
+    machines.
+    """
+    rows = DesiredSection.objects.filter(section__in=sections).filter(~Q(failures={}) | Q(failure__isnull=False))
+    if machines is not None:
+        rows = rows.filter(agent__in=list(machines))
+    found: dict[UUID, dict[str, Document]] = defaultdict(dict)
+    for row in rows.order_by("section"):
+        found[row.agent_id] |= row.failures
+        if row.failure:
+            found[row.agent_id][row.section] = row.failure
+    return found
 
 
 def send(agent: UUID | str, section: str) -> None:
@@ -91,28 +129,46 @@ def send(agent: UUID | str, section: str) -> None:
 
 
 def note(document: Document) -> None:
-    """A machine's word on a section: the number it converged to, or why it could not."""
+    """A machine's word on a section: the number it converged to and what of it fails, or why it could not.
+
+    A word that is too old, or that a later one has overtaken, changes nothing.
+    """
     held = Held.from_document(document)
+    if freshness.is_stale(held.at):
+        log.warning("agent %s held %s %d too long ago", held.agent, held.section, held.number)
+        return
     row = DesiredSection.objects.filter(agent_id=held.agent, section=held.section)
+    if held.at:
+        # No word is older than this here: one that seems to come from further ahead tells of a clock set back.
+        row = row.exclude(told_at__gt=held.at, told_at__lt=held.at + freshness.OLDEST_S)
+    told: Document = {"told_at": held.at} if held.at else {}
     if held.failure is None:
-        row.filter(wanted__gte=held.number).update(held=Greatest(F("held"), held.number), failure=None)
+        parts = {name: each.to_document() for name, each in held.failures.items()}
+        row.filter(wanted__gte=held.number, held__lte=held.number).update(
+            held=held.number, failure=None, failures=parts, **told
+        )
     else:
-        row.filter(held__lt=held.number).update(failure={**held.failure.to_document(), "number": held.number})
+        failure = {**held.failure.to_document(), "number": held.number}
+        row.filter(held__lt=held.number).update(failure=failure, **told)
     engine.wake_desired(held.agent, held.section)
 
 
-def settle(agent: Agent, held: dict[str, int], *, is_hello: bool = False) -> None:
+def settle(
+    agent: Agent, held: dict[str, int], failures: dict[str, Document] | None = None, *, is_hello: bool = False
+) -> None:
     """Take over the numbers a machine says it holds; after its hello also those that went back. Wakes and sends.
 
-    A number that was never wanted is of another life of the database: the section counts on from it.
+    `failures` are the parts that fail, by section; of a section that is not in there nothing new is known. A number
+    that was never wanted is of another life of the database: the section counts on from it.
     """
-    for row in DesiredSection.objects.filter(agent=agent):
+    for row in DesiredSection.objects.filter(agent=agent).order_by("section"):
         said = int(held.get(row.section, 0))
+        parts = (failures or {}).get(row.section, row.failures if said == row.held else {})
         if said > row.wanted:
             row.wanted, row.held = said + 1, 0
-            DesiredSection.objects.filter(pk=row.pk).update(wanted=said + 1, held=0)
-        elif is_hello or said > row.held:
-            DesiredSection.objects.filter(pk=row.pk).update(held=said, failure=None)
+            DesiredSection.objects.filter(pk=row.pk).update(wanted=said + 1, held=0, failures={})
+        elif is_hello or said > row.held or (said == row.held and parts != row.failures):
+            DesiredSection.objects.filter(pk=row.pk).update(held=said, failure=None, failures=parts)
             row.held = said
             _wake_on_commit(agent.pk, row.section)
         if is_hello and row.held < row.wanted:
@@ -120,12 +176,16 @@ def settle(agent: Agent, held: dict[str, int], *, is_hello: bool = False) -> Non
 
 
 def sweep() -> None:
-    """Send again what is behind for a while on connected machines, unless their heartbeat says they hold it."""
+    """Send again what is behind for a while on connected machines, unless their heartbeat says they hold it.
+
+    The heartbeats also tell of parts that fail no more, where that word was lost.
+    """
     late = Q(sent_at=None) | Q(sent_at__lt=Now() - timedelta(seconds=SEND_AGAIN_AFTER_S))
     behind = DesiredSection.objects.behind().filter(late, agent__in=Agent.objects.connected())
-    for machine in Agent.objects.filter(pk__in=behind.values("agent_id")):
+    in_part = DesiredSection.objects.exclude(failures={}).filter(agent__in=Agent.objects.connected())
+    for machine in Agent.objects.filter(Q(pk__in=behind.values("agent_id")) | Q(pk__in=in_part.values("agent_id"))):
         heartbeat = agents.heartbeat(machine.pk) or {}
-        settle(machine, heartbeat.get("held", {}))
+        settle(machine, heartbeat.get("held", {}), heartbeat.get("failures"))
         for section in behind.filter(agent=machine).values_list("section", flat=True):
             try:
                 send(machine.pk, section)

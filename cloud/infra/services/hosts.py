@@ -33,6 +33,7 @@ def add(
         kind=AgentKind.HOST, name=name or address, address=address, hypervisor=_driver(cluster), **ssh
     )
     host = Host.objects.create(
+        uuid=agent.pk,  # one name for the machine everywhere: its agent labels samples with its own
         name=agent.name,
         description=description,
         cluster=cluster,

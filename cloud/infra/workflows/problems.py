@@ -41,6 +41,10 @@ TEXTS: dict[str, tuple[Any, Any]] = {
         _("The SSH connection broke. (%(detail)s)"),
         _("Check the network and the machine, then try again."),
     ),
+    "ssh_timed_out": (
+        _("The machine took too long over SSH. (%(detail)s)"),
+        _("Check its load and its disk, then try again."),
+    ),
     "ssh_secret_wrong": (
         _("The machine refused to let us sign in. (%(detail)s)"),
         _("Check user and password or key, and that the SSH service allows this user to sign in with it."),

@@ -40,9 +40,15 @@ def is_new(ctx: Context) -> bool:
     return bool(ctx.get("is_new", True))
 
 
+SSH_DEADLINE_S = minutes(5)
+
+
 @contextmanager
 def session(ctx: Context) -> Iterator[Remote]:
-    """A signed-in session with the machine of the job. Raises Problem, and turns the block's driver errors into it."""
+    """A signed-in session with the machine of the job, cut at the deadline of an SSH step; the job's secret is kept on.
+
+    Raises Problem, `secret_expired` before anything is done, and turns the block's driver errors into it.
+    """
     agent = machine(ctx)
     pinned = HostKey(agent.host_key_type, agent.host_key_fingerprint) if agent.host_key_fingerprint else None
     held = secrets.find(ctx["credentials"])
@@ -50,7 +56,9 @@ def session(ctx: Context) -> Iterator[Remote]:
     may_loop = bool(settings.MICA["allow_loopback_hosts"])
     with (
         problems.told(),
-        Remote.connect(agent.address, agent.ssh_port, credentials, pinned=pinned, may_loop=may_loop) as remote,
+        Remote.connect(
+            agent.address, agent.ssh_port, credentials, pinned=pinned, may_loop=may_loop, within_s=SSH_DEADLINE_S
+        ) as remote,
     ):
         yield remote
 
@@ -60,7 +68,7 @@ class EnrolStep(Step):
 
     queue = "control.ssh"
     is_slow = True
-    deadline = minutes(5)
+    deadline = SSH_DEADLINE_S
 
     def run(self, ctx: Context) -> None:
         with session(ctx) as remote:
@@ -106,7 +114,10 @@ class ReachMachine(EnrolStep):
 
 
 class KeepPresent(EnrolStep):
-    """Only where a machine is enrolled anew: what is there can be brought back."""
+    """Only where a machine is enrolled anew: what is there can be brought back.
+
+    When it is back, the new password is shut out, and not before: a machine that could not be put back keeps both.
+    """
 
     label = _("Keeping the present agent aside")
 
@@ -114,12 +125,13 @@ class KeepPresent(EnrolStep):
         return not is_new(ctx)
 
     def on_machine(self, remote: Remote, ctx: Context) -> None:
-        enrolment.keep_present(remote)
+        enrolment.keep_present(remote, machine(ctx))
 
     def undo_on_machine(self, remote: Remote, ctx: Context) -> None:
         enrolment.bring_back(remote)
         if enrolment.enrolled_as(remote):
             enrolment.start_unit(remote)
+        enrolment.settle_as_found(remote, machine(ctx))
 
 
 class UploadAgent(EnrolStep):
@@ -164,7 +176,8 @@ class SignCertificate(EnrolStep):
 class GiveAccess(EnrolStep):
     """A Redis user and a metrics token of the machine's own, and agent.json that holds them.
 
-    Enrolled anew, the old password stays good until the new agent has spoken.
+    Enrolled anew, the old password stays good until the new agent has spoken, and the new one until the old agent is
+    back (`KeepPresent`).
     """
 
     label = _("Giving the machine its access")
@@ -173,16 +186,13 @@ class GiveAccess(EnrolStep):
         agent = machine(ctx)
         password, hashed = enrolment.new_password()
         enrolment.give_token(agent)
-        enrolment.grant(agent, hashed, *([agent.redis_password_hash] if agent.redis_password_hash else []))
+        enrolment.give_spare(agent, hashed)
         enrolment.write_config(remote, agent, password=password, hypervisor=ctx.get("hypervisor", "libvirt"))
         ctx["redis_password_hash"] = hashed
 
     def undo_here(self, ctx: Context) -> None:
-        agent = machine(ctx)
-        if is_new(ctx) or not agent.redis_password_hash:
-            enrolment.revoke(agent)
-        else:
-            enrolment.grant(agent, agent.redis_password_hash)
+        if is_new(ctx):
+            enrolment.revoke(machine(ctx))
 
     def undo_on_machine(self, remote: Remote, ctx: Context) -> None:
         if is_new(ctx):
@@ -219,9 +229,7 @@ class Settle(EnrolStep):
     is_cancellable = False
 
     def run(self, ctx: Context) -> None:
-        hashed = ctx["redis_password_hash"]
-        Agent.objects.filter(pk=ctx["agent"]).update(redis_password_hash=hashed)
-        enrolment.grant(machine(ctx), hashed)
+        enrolment.settle_password(machine(ctx), ctx["redis_password_hash"])
         if is_new(ctx):
             return
         try:

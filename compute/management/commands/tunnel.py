@@ -2,10 +2,12 @@
 
 import asyncio
 import sys
+from datetime import datetime, timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
 from cloud.common.actor import platform
 from cloud.common.errors import Problem
@@ -14,7 +16,7 @@ from cloud.infra.models import Agent
 from compute.models import Instance, InstanceState
 from compute.services import doors
 
-BOOT_PATIENCE_S = 60
+BOOT_PATIENCE = timedelta(seconds=60)
 
 
 class Command(BaseCommand):
@@ -23,10 +25,16 @@ class Command(BaseCommand):
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("instance", help="name or uuid")
         parser.add_argument("port", type=int)
+        parser.add_argument("--check", action="store_true", help="only say whether there is something to connect to")
 
-    def handle(self, *args: Any, instance: str, port: int, **options: Any) -> None:
+    def handle(self, *args: Any, instance: str, port: int, check: bool, **options: Any) -> None:
+        if not 0 < port < 65536:
+            raise CommandError(f"{port} is not a port; ports are 1 to 65535.")
         try:
-            asyncio.run(_connect(instance, port))
+            if check:
+                doors.tunnel_door(find(instance), port=port)
+            else:
+                asyncio.run(_connect(instance, port))
         except Problem as problem:
             raise CommandError(f"{problem.detail} {problem.advice}".strip()) from None
 
@@ -47,7 +55,7 @@ def find(name: str) -> Instance:
 async def _connect(name: str, port: int) -> None:
     instance = await sync_to_async(find)(name)
     door = await sync_to_async(doors.tunnel_door)(instance, port=port)
-    reader, writer = await _knock(door)
+    reader, writer = await _knock(door, until=instance.settled_at + BOOT_PATIENCE)
     loop = asyncio.get_running_loop()
     stdin = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
@@ -73,15 +81,14 @@ async def _connect(name: str, port: int) -> None:
     writer.close()
 
 
-async def _knock(door: doors.Door) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Open the door, with patience: a guest that was just started is running before it has booted."""
+async def _knock(door: doors.Door, *, until: datetime) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open the door, with patience for a guest that was just started: it runs before it has booted."""
     agent = await Agent.objects.aget(pk=door.agent)
-    end = asyncio.get_running_loop().time() + BOOT_PATIENCE_S
     while True:
         try:
             return await streams.open(agent, door.verb, door.resource, door.params)
         except Problem as problem:
-            if problem.code != "connect_failed" or asyncio.get_running_loop().time() > end:
+            if problem.code != "connect_failed" or timezone.now() > until:
                 raise
         await asyncio.sleep(1)
 

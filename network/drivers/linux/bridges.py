@@ -29,9 +29,9 @@ _BRIDGE_OPTIONS = {"br_stp_state": 0, "br_forward_delay": 0, "br_mcast_snooping"
 
 def converge(links: Links, wanted: NetworksDesired, failures: Failures) -> None:
     """Make the machine's bridges and uplinks what is wanted."""
-    _remove_others(links, wanted)
+    _remove_others(links, wanted, failures)
     for spec in wanted.bridges:
-        with failures.of(spec.name):
+        with failures.of(spec.l2):
             bridge = ensure_bridge(links, spec.l2, spec.mtu)
             _plug_in(links, bridge, _ensure_uplink(links, spec), spec)
 
@@ -144,7 +144,7 @@ def _ensure_free(links: Links, link: Link, spec: BridgeSpec) -> Link:
     return link
 
 
-def _remove_others(links: Links, wanted: NetworksDesired) -> None:
+def _remove_others(links: Links, wanted: NetworksDesired, failures: Failures) -> None:
     """Remove bridges and uplinks of ours that are not wanted; a bridge that guests are plugged into stays."""
     bridges = {spec.name for spec in wanted.bridges}
     uplinks = {spec.port for spec in wanted.bridges}
@@ -158,11 +158,13 @@ def _remove_others(links: Links, wanted: NetworksDesired) -> None:
             log.warning("bridge_kept bridge=%s is not wanted, but guests are plugged in: %s", link.name, guests)
             in_use.update(ports)
             continue
-        links.remove(link.name)
+        with failures.of(link.name):
+            links.remove(link.name)
     for link in list(links.by_name.values()):
         ours = _is_ours(link, VXLAN_PREFIX, "vxlan") or _is_ours(link, VLAN_PREFIX, "vlan")
         if ours and link.name not in uplinks and link.name not in in_use:
-            links.remove(link.name)
+            with failures.of(link.name):
+                links.remove(link.name)
 
 
 def _is_ours(link: Link, prefix: str, kind: str) -> bool:

@@ -40,7 +40,7 @@ class DhcpServers:
 
     def converge(self, links: Links, wanted: DhcpDesired, failures: Failures) -> None:
         """Make the machine's DHCP servers what is wanted."""
-        self._remove_others(links, wanted)
+        self._remove_others(links, wanted, failures)
         for network in wanted.networks:
             with failures.of(network.l3):
                 bridge = ensure_bridge(links, network.l2, network.mtu, is_mtu_certain=False)
@@ -50,21 +50,24 @@ class DhcpServers:
                 links.log += server.converge(network)
                 self._deaths.watch(network.l3, server.pid)
 
-    def _remove_others(self, links: Links, wanted: DhcpDesired) -> None:
+    def _remove_others(self, links: Links, wanted: DhcpDesired, failures: Failures) -> None:
         l3s = {network.l3 for network in wanted.networks}
         known = {entry.name for entry in self._folder.iterdir()} if self._folder.is_dir() else set()
         for l3 in known - l3s:
             self._deaths.watch(l3, None)
             self._revived_at.pop(l3, None)
-            DhcpServer(l3, self._folder / l3).remove()
-            links.log.append(f"removed dhcp {l3}")
+            with failures.of(l3):
+                DhcpServer(l3, self._folder / l3).remove()
+                links.log.append(f"removed dhcp {l3}")
         ports = {dhcp_port_name(l3) for l3 in l3s}
         for name in [name for name in links.by_name if name.startswith(DHCP_PORT_PREFIX)]:
             if name not in ports and links.by_name[name].kind == "veth":
-                links.remove(name)
+                with failures.of(name):
+                    links.remove(name)
         for name in namespaces.named(NAMESPACE_PREFIX) - {namespace_name(l3) for l3 in l3s}:
-            namespaces.remove(name)
-            links.log.append(f"removed {name}")
+            with failures.of(name):
+                namespaces.remove(name)
+                links.log.append(f"removed {name}")
 
     def _revive(self, l3: str) -> None:
         """A server died by itself: start it again at once. When that fails, the next pass tells why."""

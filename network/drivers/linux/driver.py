@@ -20,16 +20,21 @@ class LinuxNetwork(NetworkDriver):
         self._lock = threading.RLock()
         self._servers = DhcpServers(state_dir / "dhcp", self._lock)
         self._dhcp: DhcpDesired | None = None
+        self._is_replugging = False
 
     def converge_networks(self, wanted: NetworksDesired) -> list[str]:
         changes: list[str] = []
         failures = Failures()
         with self._lock, Links(changes) as links:
             bridges.converge(links, wanted, failures)
-            if changes and self._dhcp is not None:
-                # A bridge that was made anew has lost its ports: DHCP servers and guests are plugged in again now.
+            if (changes or self._is_replugging) and self._dhcp is not None:
+                # A bridge that was made anew has lost its ports: DHCP servers and guests are plugged in again now,
+                # in this pass or, where that fails, in the next one.
                 links.refresh()
-                self._servers.converge(links, self._dhcp, failures)
+                replugging = Failures()
+                self._servers.converge(links, self._dhcp, replugging)
+                self._is_replugging = bool(replugging)
+                failures.add(replugging)
         failures.tell()
         return changes
 

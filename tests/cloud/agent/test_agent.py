@@ -174,6 +174,15 @@ def test_query_is_answered(process, control, make_command):
     assert control.ask("test.marks", {"wrong": 1})["failure"] is not None
 
 
+def test_nothing_that_control_cannot_keep_is_told(process, control, agent_uuid, make_command):
+    control.send("desired", Desired(agent_uuid, "networks", 7, {"name": "a\0\ud800"}))
+    assert control.wait_for("infra.observed", topic="test.networks")["body"] == {"name": "a\ufffd\ufffd"}
+    command = make_command("test.un\0heard\udfff", body={})
+    control.send("command", command)
+    assert "test.un\ufffdheard\ufffd" in control.wait_for("jobs.answer", key=command.key)["failure"]["detail"]
+    assert "test.\ufffd;" in control.ask("test.\0", {})["failure"]["detail"]
+
+
 def test_desired_state_is_held_and_observed(process, control, agent_uuid):
     control.send("desired", Desired(agent_uuid, "networks", 7, {"bridges": []}))
     assert control.wait_for("infra.desired_held", number=7)["failure"] is None

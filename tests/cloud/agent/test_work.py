@@ -63,6 +63,7 @@ def world(machine, journal, monkeypatch):
     handlers = {
         "test.act": CommandHandler(Act, act, False),
         "test.bulk": CommandHandler(Act, act, True),
+        "test.patient": CommandHandler(Act, act, False, True),
         "test.nothing": CommandHandler(Act, lambda message, call: None, False),
         "test.rejected": CommandHandler(Act, fail(Rejected("disk_full", "The disk is full.")), False),
         "test.transient": CommandHandler(Act, fail(Transient("busy", "Busy.")), False),
@@ -181,6 +182,34 @@ def test_bulk_work_does_not_starve_quick_work(world, make_command):
     for command in quick:
         world.answer(command.key)
     assert not [name for name in world.ended if name.startswith("bulk")]
+
+
+def test_patient_work_does_not_starve_quick_work_nor_itself(world, make_command):
+    many = work.QUICK_THREADS * 3
+    for number in range(many):
+        world.gates[f"p{number}"] = threading.Event()
+        world.workshop.take(
+            make_command("test.patient", job=f"p{number}", resource=f"p{number}", body={"name": f"p{number}"})
+        )
+    quick = [make_command(job=f"q{n}", resource=f"q{n}", body={"name": f"q{n}"}) for n in range(20)]
+    for command in quick:
+        world.workshop.take(command)
+    for command in quick:
+        world.answer(command.key)
+    wait_until(lambda: len(world.began) == many + len(quick))
+    assert len(world.ended) == len(quick)
+
+
+def test_quick_work_waits_for_patient_work_on_its_own_resource(world, make_command):
+    world.gates["stop"] = threading.Event()
+    stop = make_command("test.patient", body={"name": "stop"})
+    start = make_command(step="1", body={"name": "start"})
+    world.workshop.take(stop)
+    world.workshop.take(start)
+    wait_until(lambda: world.began == ["stop"])
+    world.gates["stop"].set()
+    world.answer(start.key)
+    assert world.ended == ["stop", "start"]
 
 
 def test_queue_it_came_by_makes_work_bulk(world, make_command):

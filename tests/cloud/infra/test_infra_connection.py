@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import OperationalError
 
 from cloud.common.models import Connection
 from cloud.common.wire import Hello
@@ -118,6 +119,15 @@ class TestWatch:
         watch()
         assert heard.all == [("connected", agent.pk, True)]
         assert Agent.objects.get().boot_id == "boot-2"
+
+    def test_a_reboot_that_nobody_missed_though_the_hello_is_lost(
+        self, watch: Callable[..., None], store: Any, heard: Heard
+    ) -> None:
+        agent = AgentFactory()
+        beat(store, agent, boot_id="boot-2")
+        watch()
+        watch()
+        assert heard.all == [("connected", agent.pk, True)]
 
     def test_all_silent_at_once_for_less_than_a_minute(
         self, watch: Callable[..., None], store: Any, heard: Heard
@@ -234,6 +244,46 @@ class TestHello:
         with on_commit():
             connection.hello(Hello(str(uuid4()), "0.1.0", "boot", {}).to_document())
         assert heard.all == []
+
+    def test_one_that_comes_late_changes_nothing(
+        self, sent: Sent, heard: Heard, on_commit: Callable[[], Any], store: Any
+    ) -> None:
+        agent, (seconds, _) = AgentFactory(), store.time()
+        for age in (31, 20):
+            said = Hello(str(agent.pk), "0.1.0", f"boot-{age}", {}, at=float(seconds - age))
+            with on_commit():
+                connection.hello(said.to_document())
+        assert heard.all == [("connected", agent.pk, True)]
+        assert Agent.objects.get().boot_id == "boot-20"
+
+    def test_parts_that_fail_come_with_it(self, sent: Sent, on_commit: Callable[[], Any]) -> None:
+        agent = AgentFactory()
+        desired.touch(agent, "networks")
+        parts = {"networks": {"l2": {"nature": "rejected", "code": "no_eth9", "detail": "eth9 is not there"}}}
+        with on_commit():
+            connection.hello(Hello(str(agent.pk), "0.1.0", "boot-1", {}, {"networks": 1}, parts).to_document())
+        assert desired.failing(None, "networks") == {agent.pk: parts["networks"]}
+
+    @pytest.mark.parametrize(("deadlocks", "heard_by"), [(2, 1), (99, 0)])
+    def test_a_receiver_that_meets_a_deadlock_is_told_again(
+        self, sent: Sent, heard: Heard, on_commit: Callable[[], Any], deadlocks: int, heard_by: int
+    ) -> None:
+        tries: list[bool] = []
+
+        def meets_a_deadlock(agent: Agent, rebooted: bool, **_: Any) -> None:
+            tries.append(len(tries) >= deadlocks)
+            if not tries[-1]:
+                raise OperationalError("deadlock detected")
+
+        signals.agent_connected.connect(meets_a_deadlock)
+        try:
+            with on_commit():
+                greet(AgentFactory())
+        finally:
+            signals.agent_connected.disconnect(meets_a_deadlock)
+        assert tries.count(True) == heard_by
+        assert len(tries) == min(deadlocks + 1, signals.TRIES)
+        assert len(heard.all) == 1  # who had heard it is not told again
 
     def test_a_receiver_that_fails_does_not_stop_others(
         self, sent: Sent, heard: Heard, on_commit: Callable[[], Any]

@@ -127,6 +127,69 @@ def test_a_passing_trouble_is_waited_out(agent: Agent, sent: Sent) -> None:
     assert not desired.is_held(agent.pk, "networks", 1)
 
 
+BROKEN = {"l2-a": {"nature": "rejected", "code": "no_eth9", "detail": "eth9 is not there"}}
+
+
+def in_part(agent: Agent, number: int, at: float = 0.0, **failures: Failure) -> dict[str, Any]:
+    return Held(str(agent.pk), "networks", number, None, failures, at).to_document()
+
+
+class TestParts:
+    def test_are_kept_while_they_fail(self, agent: Agent, sent: Sent) -> None:
+        desired.touch(agent, "networks")
+        desired.note(in_part(agent, 1, l2=Failure("rejected", "no_eth9", "eth9 is not there")))
+        assert desired.is_held(agent.pk, "networks", 1)
+        assert desired.failing([agent.pk], "networks") == {agent.pk: {"l2": BROKEN["l2-a"]}}
+        assert desired.failing(None, "dhcp") == {}
+        desired.note(in_part(agent, 1))
+        assert desired.failing(None, "networks") == {}
+
+    def test_later_words_count_though_they_come_first(self, agent: Agent, sent: Sent, store: Any) -> None:
+        seconds, _ = store.time()
+        desired.touch(agent, "networks")
+        desired.note(in_part(agent, 1, at=seconds))
+        desired.note(in_part(agent, 1, at=seconds - 2, l2=Failure("rejected", "no_eth9", "gone since")))
+        assert desired.failing(None, "networks") == {}
+
+    def test_hello_and_heartbeat_tell_them(self, agent: Agent, sent: Sent, store: Any) -> None:
+        desired.touch(agent, "networks")
+        desired.settle(agent, {"networks": 1}, {"networks": BROKEN}, is_hello=True)
+        assert desired.failing(None, "networks") == {agent.pk: BROKEN}
+        desired.settle(agent, {"networks": 1}, {}, is_hello=True)  # not looked at yet
+        assert desired.failing(None, "networks") == {agent.pk: BROKEN}
+        alive = '{"held": {"networks": 1}, "failures": {"networks": {}}}'
+        store.set(f"mica:agent:{agent.pk}:alive", alive, ex=15)
+        sent.woken.clear()
+        desired.sweep()
+        assert desired.failing(None, "networks") == {}
+        assert sent.desired == []
+
+    def test_a_new_number_is_judged_anew(self, agent: Agent, sent: Sent) -> None:
+        desired.touch(agent, "networks")
+        desired.settle(agent, {"networks": 1}, {"networks": BROKEN})
+        desired.touch(agent, "networks")
+        desired.settle(agent, {"networks": 2})
+        assert desired.failing(None, "networks") == {}
+
+
+def test_what_was_said_long_ago_is_not_heard(agent: Agent, sent: Sent, store: Any) -> None:
+    seconds, _ = store.time()
+    desired.touch(agent, "networks")
+    desired.note(in_part(agent, 1, at=seconds - 31))
+    assert not desired.is_held(agent.pk, "networks", 1)
+    desired.note(in_part(agent, 1, at=seconds - 20))
+    assert desired.is_held(agent.pk, "networks", 1)
+
+
+def test_different_sections_of_several_machines_are_taken_at_once(agent: Agent, sent: Sent) -> None:
+    other = AgentFactory()
+    wanted = desired.touch_each([(other, "networks"), (agent, "networks"), (agent, "dhcp")])
+    assert sorted(wanted) == sorted(
+        [(str(agent.pk), "dhcp", 1), (str(agent.pk), "networks", 1), (str(other.pk), "networks", 1)]
+    )
+    assert DesiredSection.objects.count() == 3
+
+
 def test_a_machine_that_is_gone_holds_everything(agent: Agent, sent: Sent, on_commit: Callable[[], Any]) -> None:
     desired.touch(agent, "networks")
     with on_commit():

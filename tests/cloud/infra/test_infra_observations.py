@@ -46,3 +46,12 @@ def test_strangers_and_unknown_topics_are_not_heard() -> None:
     observations.dispatch(told(uuid4()))
     observations.dispatch(told(AgentFactory().pk, "no.topic"))
     assert heard == []
+
+
+def test_what_was_seen_long_ago_is_not_heard(store: Any) -> None:
+    heard: list[Any] = []
+    observations.on("a.topic")(lambda agent, body: heard.append(body["age"]))
+    agent, (seconds, _) = AgentFactory(), store.time()
+    for age in (3600, 31, 20, 0):
+        observations.dispatch(Observation(str(agent.pk), "a.topic", {"age": age}, float(seconds - age)).to_document())
+    assert heard == [20, 0]

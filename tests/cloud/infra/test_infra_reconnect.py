@@ -2,13 +2,15 @@
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from cloud.common.actor import Actor
+from cloud.infra.drivers import redis_acl
 from cloud.infra.models import Agent, Cluster, Host, HostState
-from cloud.infra.services import hosts
+from cloud.infra.services import connection, hosts
 from cloud.jobs import sweep
 from cloud.jobs.models import Job, JobState
 from tests.cloud.infra.enrolling import FILES, Line, add, opens
@@ -88,3 +90,73 @@ class TestReconnect:
         job = self.reconnect(host, machine, actor, line, ssh_password="wrong", ssh_user="root")
         assert (job.state, job.error["code"]) == (JobState.FAILED, "ssh_secret_wrong")
         assert machine.left() == FILES
+
+    def test_without_its_secret_nothing_is_changed(
+        self, host: Host, machine: Machine, actor: Actor, line: Line, store: Any
+    ) -> None:
+        before = self.config(machine)
+        job = hosts.reconnect(host, actor=actor, ssh_password=machine.password)
+        store.delete(*store.keys("mica:secret:*"))
+        line.run()
+        job.refresh_from_db()
+        assert (job.state, job.error["code"]) == (JobState.FAILED, "secret_expired")
+        assert self.config(machine) == before
+        assert opens(store, before)
+        assert Agent.objects.get().spare_password_hashes == []
+
+    def test_a_machine_that_cannot_be_put_back_is_not_shut_out(
+        self, host: Host, machine: Machine, actor: Actor, line: Line, store: Any
+    ) -> None:
+        """The secret is gone when the job fails: the machine has its new access, and keeps it."""
+        old = self.config(machine)
+        self.fail_late(host, machine, actor, line, lambda: store.delete(*store.keys("mica:secret:*")))
+        new = self.config(machine)
+        assert new["redis_password"] != old["redis_password"]
+        assert opens(store, new)
+        assert opens(store, old)
+        for user in redis_acl.users(store):  # a Redis that lost its users has both again
+            if str(user).startswith("agent-"):
+                store.execute_command("ACL", "DELUSER", user)
+        store.delete(connection.ACCESS_KEY)
+        connection.watch()
+        assert opens(store, new)
+        assert opens(store, old)
+        line.says_hello = True
+        host = Host.objects.select_related("agent", "cluster__zone").get()
+        assert self.reconnect(host, machine, actor, line).state == JobState.SUCCEEDED
+        assert opens(store, self.config(machine))
+        assert not opens(store, new)
+        assert not opens(store, old)
+        assert Agent.objects.get().spare_password_hashes == []
+        assert machine.left() == FILES
+
+    def test_a_copy_that_opens_nothing_is_not_brought_back(
+        self, host: Host, machine: Machine, actor: Actor, line: Line, store: Any
+    ) -> None:
+        """An earlier reconnect could not remove what it had put aside: its access is long gone."""
+        present = self.config(machine)
+        aside = machine.inside("/etc/mica/agent.before/config")
+        aside.mkdir(parents=True)
+        (aside / "agent.json").write_text(json.dumps({**present, "redis_password": "of long ago"}))
+        self.fail_late(host, machine, actor, line, lambda: None)
+        assert self.config(machine) == present
+        assert opens(store, present)
+        assert machine.left() == FILES
+
+    def config(self, machine: Machine) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(machine.inside("/etc/mica/agent/agent.json").read_text())
+        return found
+
+    def fail_late(
+        self, host: Host, machine: Machine, actor: Actor, line: Line, meanwhile: Callable[[], object]
+    ) -> None:
+        """A reconnect whose agent never speaks; `meanwhile` happens while it is waited for."""
+        line.says_hello = False
+        job = hosts.reconnect(host, actor=actor, ssh_password=machine.password)
+        line.run()
+        meanwhile()
+        Job.objects.filter(pk=job.pk).update(step_deadline_at="2020-01-01T00:00:00Z")
+        sweep.run()
+        line.run()
+        job.refresh_from_db()
+        assert (job.state, job.error["code"]) == (JobState.FAILED, "timed_out")

@@ -22,6 +22,13 @@ def test_kept_found_forgotten(places: dict[str, Any], store: Any) -> None:
     assert caught.value.code == "secret_expired"
 
 
+def test_each_use_keeps_it_on(places: dict[str, Any], store: Any) -> None:
+    key = secrets.keep({"password": "very secret"})
+    store.expire(f"mica:secret:{key}", 5)
+    secrets.find(key)
+    assert 890 < store.ttl(f"mica:secret:{key}") <= 900
+
+
 def test_another_key_opens_nothing(places: dict[str, Any], tmp_path: Path) -> None:
     sealed = secrets.seal("text")
     assert secrets.unseal(sealed) == "text"

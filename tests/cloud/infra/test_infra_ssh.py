@@ -3,15 +3,16 @@
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cloud.common.driver import DriverError, Rejected
+from cloud.common.driver import DriverError, Rejected, Transient
 from cloud.infra.drivers import ssh
 from cloud.infra.drivers.ssh import Credentials, HostKey, HostKeyChanged, Remote
-from tests.cloud.agent.waiting import free_port
+from tests.cloud.agent.waiting import free_port, wait_until
 from tests.cloud.infra.machine import Machine, stranger_key
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes a mount namespace")
@@ -107,6 +108,42 @@ def test_input_and_status(machine: Machine) -> None:
         assert (result.status, result.last_words) == (3, "no")
         with pytest.raises(Rejected, match="failed \\(3\\): no"):
             remote.check(["sh", "-c", "echo no >&2; exit 3"])
+
+
+# Says nothing more, and does not end either.
+MUTE = ["sh", "-c", "exec >&- 2>&-; sleep 20"]
+
+
+@pytest.mark.parametrize(
+    ("within_s", "timeout_s", "argv"),
+    [(60, 0.5, MUTE), (1.5, 60, MUTE), (60, 0.5, ["sleep", "20"]), (60, 0.5, ["sh", "-c", "while :; do echo; done"])],
+)
+def test_nothing_hangs_longer_than_it_may(machine: Machine, within_s: float, timeout_s: float, argv: list[str]) -> None:
+    credentials = Credentials("root", private_key=machine.private_key)
+    began = time.monotonic()
+    with (
+        Remote.connect(
+            machine.address, machine.port, credentials, pinned=None, may_loop=True, within_s=within_s
+        ) as remote,
+        pytest.raises(Transient) as caught,
+    ):
+        remote.run(argv, timeout_s=timeout_s)
+    assert caught.value.code in ("ssh_timed_out", "ssh_lost")
+    assert time.monotonic() - began < 15
+
+
+def test_the_connection_is_kept_alive_and_nothing_is_left_ticking(machine: Machine) -> None:
+    before = threading.active_count()
+    with connect(machine) as remote:
+        assert remote._transport.packetizer._Packetizer__keepalive_interval == ssh.KEEPALIVE_S  # type: ignore[attr-defined]
+        remote.check(["true"])
+    wait_until(lambda: threading.active_count() <= before)
+
+
+def test_a_command_that_is_killed_is_no_lost_connection(machine: Machine) -> None:
+    with connect(machine) as remote:
+        assert remote.run(["sh", "-c", "kill -9 $$"]).status != 0
+        assert remote.check(["echo", "there"]) == "there\n"
 
 
 def test_a_full_disk_has_its_own_code(machine: Machine) -> None:

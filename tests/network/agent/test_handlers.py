@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from cloud.agent.config import AgentConfig
+from cloud.agent.convergence import PartsFailed
 from cloud.agent.registry import QUERIES, SECTIONS, STREAMS, Machine
-from cloud.common.driver import NotFound, Rejected, Transient
+from cloud.common.driver import NotFound, Rejected
 from cloud.common.tickets import Ticket
 from network.agent import handlers
 from network.agent.machine import driver
@@ -44,8 +45,9 @@ def test_sections_reach_the_driver(machine: Machine) -> None:
     server = DhcpNetwork(
         L3, L2, "10.1.0.2", 24, 1450, hosts=[DhcpHost(str(uuid.uuid4()), "fa:00:00:00:00:01", "10.1.0.3", "x")]
     )
-    with pytest.raises(Transient):  # its bridge is not there yet: tried again when it is
+    with pytest.raises(PartsFailed) as caught:  # its bridge is not there yet: tried again when it is
         SECTIONS["dhcp"](DhcpDesired([server]).to_document(), machine)
+    assert {part: each.nature for part, each in caught.value.parts.items()} == {L3: "transient"}
     SECTIONS["networks"](NetworksDesired([spec]).to_document(), machine)
     SECTIONS["dhcp"](DhcpDesired([server]).to_document(), machine)
     fake = driver(machine)

@@ -21,6 +21,7 @@ from cloud.common import tickets
 from cloud.common.driver import Aborted, Rejected, Transient
 from cloud.common.wire import Message
 from storage.agent import handlers, pull
+from storage.drivers import line
 from storage.messages import (
     CacheImages,
     CapacityReport,
@@ -139,6 +140,24 @@ def test_cancelled_by_control(server: Server, image_server: Machine, store: Stor
         handlers.download_image(
             download(f"http://127.0.0.1:{server.port}/i", store, str(uuid.uuid4())), call(image_server)
         )
+    assert list(Path(store.path, "images").iterdir()) == []
+
+
+def test_cancelled_while_the_server_is_silent(
+    server: Server, image_server: Machine, store: StoragePlace, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(line, "LOOK_S", 0.02)
+
+    def silent(handler: Any) -> None:
+        image_server.link.aborted.add("key")  # type: ignore[attr-defined]
+        handler.connection.recv(1)  # until the other end goes
+
+    server.pages["/i"] = silent
+    message = download(f"http://127.0.0.1:{server.port}/i", store, str(uuid.uuid4()))
+    began = time.monotonic()
+    with pytest.raises(Aborted):
+        handlers.download_image(message, call(image_server))
+    assert time.monotonic() - began < 5
     assert list(Path(store.path, "images").iterdir()) == []
 
 
@@ -283,6 +302,23 @@ def test_the_section_makes_tells_and_evicts(host: Machine, primary: StoragePlace
     assert host.resources["platform_paths"] == {Path(primary.path), Path(store.path)}
     handlers.converge({"storages": [{**vars(wanted[0]), "evict": [image]}]}, host)
     assert not copy.exists()
+
+
+def test_an_image_that_cannot_leave_is_no_failure_of_its_storage(
+    host: Machine, primary: StoragePlace, tmp_path: Path
+) -> None:
+    image, volume = str(uuid.uuid4()), str(uuid.uuid4())
+    copy = Path(primary.path, "cache", f"{image}.qcow2")
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(disk(tmp_path))
+    handlers.create_volumes(CreateVolumes([NewVolume(volume, primary, MIB, image)]), call(host))
+    with pytest.raises(Rejected) as refused:
+        handlers.converge({"storages": [vars(WantedStorage(**vars(primary), evict=[image]))]}, host)
+    assert refused.value.code == "image_in_use"
+    _topic, body = host.link.published[-1]  # type: ignore[attr-defined]
+    (told,) = CapacityReport.from_document(body).storages
+    assert (told.failure, told.cached) == ("", [image])
+    assert told.total_bytes > 0
 
 
 def test_one_storage_that_fails_does_not_stop_the_others(host: Machine, primary: StoragePlace, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from cloud.common.driver import Rejected, Transient
 from storage.drivers import web
 from storage.drivers.guard import Guard
 from tests.storage import web_server
+from tests.storage.doubles import Watcher
 from tests.storage.web_server import Server
 
 DATA = bytes(range(256)) * 4096
@@ -27,14 +28,14 @@ def names(**addresses: str) -> Guard:
     return Guard([INSIDE], lambda host, port: [addresses.get(host.replace(".", "_").replace("-", "_"), host)])
 
 
-def read(url: str, guard: Guard, tls: ssl.SSLContext | None = None) -> bytes:
-    with web.fetch(url, guard, tls) as body:
+def read(url: str, guard: Guard, tls: ssl.SSLContext | None = None, watch: Watcher | None = None) -> bytes:
+    with web.fetch(url, guard, watch or Watcher(), tls) as body:
         return b"".join(body.chunks())
 
 
 def test_a_file(server: Server) -> None:
     server.pages["/a"] = web_server.file(DATA)
-    with web.fetch(f"http://images.example:{server.port}/a?x=1", names(images_example="127.0.0.1")) as body:
+    with web.fetch(f"http://images.example:{server.port}/a?x=1", names(images_example="127.0.0.1"), Watcher()) as body:
         assert body.size_bytes == len(DATA)
         assert b"".join(body.chunks()) == DATA
     assert server.seen == [("/a?x=1", f"images.example:{server.port}")]
@@ -42,7 +43,7 @@ def test_a_file(server: Server) -> None:
 
 def test_a_file_without_length(server: Server) -> None:
     server.pages["/a"] = web_server.chunked(DATA)
-    with web.fetch(f"http://127.0.0.1:{server.port}/a", names()) as body:
+    with web.fetch(f"http://127.0.0.1:{server.port}/a", names(), Watcher()) as body:
         assert body.size_bytes is None
         assert b"".join(body.chunks()) == DATA
 
@@ -136,15 +137,26 @@ def test_what_the_server_says(server: Server) -> None:
     server.pages["/busy"] = web_server.status(503)
     server.pages["/gone"] = web_server.status(410)
     server.pages["/zip"] = web_server.file(b"x", Content_Encoding="gzip")
+    server.pages["/maze"] = web_server.redirect("http://[::1/")
     for path, kind, code in (
         ("/none", Rejected, "http_status"),
         ("/gone", Rejected, "http_status"),
         ("/busy", Transient, "http_status"),
         ("/zip", Rejected, "content_encoded"),
+        ("/maze", Rejected, "url_refused"),
     ):
         with pytest.raises(kind) as refused:
             read(f"http://127.0.0.1:{server.port}{path}", names())
         assert refused.value.code == code
+
+
+@pytest.mark.parametrize("line", [b"HTTP/1.1 404 a\0b\x1b[2Jc\x85" + b"d" * 60_000, b"\0\x1b[2J" + b"d" * 60_000])
+def test_a_status_line_made_to_hurt_whoever_reads_it(server: Server, line: bytes) -> None:
+    server.pages["/a"] = web_server.raw(line + b"\r\n\r\n")
+    with pytest.raises((Rejected, Transient)) as refused:
+        read(f"http://127.0.0.1:{server.port}/a", names())
+    assert refused.value.detail.isprintable()
+    assert len(refused.value.detail) < 400
 
 
 def test_a_connection_that_breaks_off(server: Server) -> None:
@@ -160,17 +172,6 @@ def test_nobody_there() -> None:
     with pytest.raises(Transient) as silent:
         read(f"http://127.0.0.1:{port}/a", names())
     assert silent.value.code == "server_unreachable"
-
-
-def test_a_server_that_says_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
-    gate = threading.Event()
-    monkeypatch.setattr(web, "READ_TIMEOUT_S", 0.2)
-    server.pages["/a"] = lambda handler: (gate.wait(10), None)[1]
-    with pytest.raises(Transient):
-        read(f"http://127.0.0.1:{server.port}/a", names())
-    gate.set()
 
 
 class TestTls:

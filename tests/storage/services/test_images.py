@@ -17,7 +17,7 @@ from storage.messages import DownloadImage
 from storage.models import CacheState, Image, ImageCache, ImageState, refused
 from storage.services import images
 from tests.factories.infra import AgentFactory, HostFactory
-from tests.factories.storage import BackupStorageFactory, ImageFactory, storage_on
+from tests.factories.storage import BackupStorageFactory, ImageFactory, VolumeFactory, storage_on
 from tests.storage.doubles import sha256
 
 pytestmark = pytest.mark.django_db
@@ -191,12 +191,26 @@ def test_expunged_everywhere(server: Any, line: Any, machines: Any, actor: Actor
 def test_not_expunged_while_instances_are_made_from_it(server: Any, actor: Actor) -> None:
     image = ImageFactory(backup_storage=server, state=ImageState.DELETED)
     host = HostFactory()
-    ImageCache.objects.create(
-        image=image, image_uuid=image.pk, primary_storage=storage_on(host).primary_storage, host=host, size_bytes=1
+    storage = storage_on(host).primary_storage
+    cache = ImageCache.objects.create(
+        image=image, image_uuid=image.pk, primary_storage=storage, host=host, size_bytes=1
     )
+    VolumeFactory(primary_storage=storage, host=host, image=image, cache=cache)
     with pytest.raises(Conflict) as conflict:
         images.expunge(image, actor=actor)
     assert conflict.value.code == "in_use"
+
+
+def test_a_copy_that_nobody_is_sure_of_leaves_too(
+    server: Any, line: Any, machines: Any, touched: Any, actor: Actor
+) -> None:
+    image = ImageFactory(backup_storage=server, state=ImageState.DELETED)
+    host = HostFactory()
+    storage = storage_on(host).primary_storage
+    ImageCache.objects.create(image=image, image_uuid=image.pk, primary_storage=storage, host=host, size_bytes=1)
+    images.expunge(image, actor=actor)
+    line.run()
+    assert ImageCache.objects.get().state == CacheState.EVICTING
 
 
 def test_the_bin_is_emptied_in_time(server: Any, line: Any, machines: Any, touched: Any) -> None:

@@ -77,11 +77,37 @@ def test_the_copy_of_an_expunged_image_leaves_with_its_last_volume(host: Any) ->
     second.refresh_from_db()
     volumes.release(second)
     assert ImageCache.objects.get().state == CacheState.EVICTING
-    copies.note_evicted(host.agent, capacity.primary_storage, host, cached=[str(cache.image_uuid)])
+    copies.note_listed(host.agent, capacity.primary_storage, host, cached=[str(cache.image_uuid)])
     assert used(capacity) == GIB
-    copies.note_evicted(host.agent, capacity.primary_storage, host, cached=[])
+    copies.note_listed(host.agent, capacity.primary_storage, host, cached=[])
     assert used(capacity) == 0
     assert not ImageCache.objects.exists()
+
+
+def test_a_copy_that_is_leaving_is_not_handed_out(host: Any) -> None:
+    capacity, image = storage_on(host), ImageFactory()
+    volume = make(host, VolumeNeed(image=image))
+    copies.note_ready([volume.pk])
+    volumes.release(volume)
+    copies.evict(ImageCache.objects.all())
+    with pytest.raises(Exhausted):
+        make(host, VolumeNeed(image=image))
+    assert used(capacity) == image.actual_size_bytes
+    copies.keep(ImageCache.objects.all())
+    assert make(host, VolumeNeed(image=image)).cache == ImageCache.objects.get()
+
+
+def test_a_copy_in_use_is_not_forgotten_because_it_is_not_listed(host: Any) -> None:
+    capacity, image = storage_on(host), ImageFactory()
+    waiting = make(host, VolumeNeed(image=image))
+    copies.note_listed(host.agent, capacity.primary_storage, host, cached=[])
+    assert ImageCache.objects.get().state == CacheState.PENDING
+    copies.note_ready([waiting.pk])
+    copies.note_listed(host.agent, capacity.primary_storage, host, cached=[])
+    assert ImageCache.objects.get().state == CacheState.READY
+    volumes.release(waiting)
+    copies.note_listed(host.agent, capacity.primary_storage, host, cached=[])
+    assert used(capacity) == 0
 
 
 def test_as_large_as_the_image_when_nothing_is_said(host: Any) -> None:
