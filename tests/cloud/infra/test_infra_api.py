@@ -183,11 +183,11 @@ class TestAgents(ListApiTests):
     def test_what_it_holds_and_nothing_secret(self, admin: Client) -> None:
         agent = AgentFactory(metrics_token_sealed="sealed-text", redis_password_hash="b" * 64)
         failure = {"nature": "rejected", "code": "no_such_interface", "detail": "eth9", "number": 2}
-        DesiredSection.objects.create(agent=agent, section="networks", wanted=2, held=1, failure=failure)
+        parts = {"a-network": {"nature": "rejected", "code": "dhcp_refused", "detail": "dnsmasq does not start"}}
+        numbers = {"section": "networks", "wanted": 2, "held": 1}
+        DesiredSection.objects.create(agent=agent, failure=failure, failures=parts, **numbers)
         response = admin.get(self.detail(agent))
-        assert response.json()["sections"] == [
-            {"section": "networks", "wanted": 2, "held": 1, "failure": failure, "sent_at": None}
-        ]
+        assert response.json()["sections"] == [{**numbers, "failure": failure, "failures": parts, "sent_at": None}]
         assert "sealed-text" not in response.content.decode()
         assert "bbbb" not in response.content.decode()
 
