@@ -1,5 +1,6 @@
 """The agent process put together: one process, and a thread for each thing that must not wait for another."""
 
+import dataclasses
 import logging
 import os
 import signal
@@ -104,7 +105,8 @@ class Agent:
         self._outbox.put("jobs.answer", answer.to_document())
 
     def _tell_held(self, held: Held) -> None:
-        self._outbox.put("infra.desired_held", held.to_document())
+        told = dataclasses.replace(held, at=self._link.said_at())
+        self._outbox.put("infra.desired_held", told.to_document())
 
     def _describe(self) -> Document:
         return {
@@ -112,6 +114,7 @@ class Agent:
             "version": version.current(),
             "in_work": self._workshop.in_work(),
             "held": self._convergence.held(),
+            "failures": self._convergence.failures(),
             "sections_error": self._convergence.errors(),
         }
 
@@ -125,7 +128,15 @@ class Agent:
             self._greeting.clear()
             told = facts.gather(self.machine)
             told |= {"boot_id": self._boot_id, "clock_skew_s": round(-self._link.skew_s, 3), "left_out": self._left_out}
-            hello = Hello(self._config.uuid, version.current(), self._boot_id, told, self._convergence.held())
+            hello = Hello(
+                agent=self._config.uuid,
+                version=version.current(),
+                boot_id=self._boot_id,
+                facts=told,
+                held=self._convergence.held(),
+                failures=self._convergence.failures(),
+                at=self._link.said_at(),
+            )
             self._outbox.put("infra.agent_hello", hello.to_document())
             log.info("connected to control")
 

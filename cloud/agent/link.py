@@ -41,19 +41,23 @@ class RedisLink:
         self._asked_at: dict[str, float] = {}
         self._aborted: set[str] = set()
         self._silent_until = 0.0
-        self._skew_s = 0.0
+        self._skew_s: float | None = None
 
     def now(self) -> float:
         """Seconds since the epoch by Redis' clock, as last heard: deadlines and tickets are by control's time."""
-        return time.time() + self._skew_s
+        return time.time() + self.skew_s
+
+    def said_at(self) -> float:
+        """When something is said, for those who drop what is old: 0, not known, until Redis' clock was heard."""
+        return 0.0 if self._skew_s is None else self.now()
 
     @property
     def skew_s(self) -> float:
-        """How far Redis' clock is ahead of this machine's."""
-        return self._skew_s
+        """How far Redis' clock is ahead of this machine's; 0 until it was heard."""
+        return self._skew_s or 0.0
 
     def publish(self, topic: str, body: Document) -> None:
-        observation = Observation(self._config.uuid, topic, body, self.now())
+        observation = Observation(self._config.uuid, topic, body, self.said_at())
         self._outbox.put("infra.observed", observation.to_document())
 
     def open_stream(self, address: str, port: int, ticket: str) -> socket.socket:

@@ -48,6 +48,9 @@ class PrepareNetwork(DesiredStep):
     def wants(self, ctx: Context) -> list[tuple[str, str, int]]:
         return [(str(agent), str(section), int(number)) for agent, section, number in ctx["wants"]]
 
+    def is_met(self, ctx: Context) -> bool:
+        return super().is_met(ctx) and nics.are_served(Nic.objects.filter(instance_uuid=ctx.resource_uuid))
+
     def undo(self, ctx: Context) -> None:
         nics.unplace(list(Nic.objects.filter(instance_uuid=ctx.resource_uuid)))
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from cloud.agent.convergence import PartsFailed
 from cloud.agent.registry import QUERIES, SECTIONS, Machine
 from cloud.common.driver import DriverError
 from cloud.common.errors import Unavailable
@@ -91,15 +92,17 @@ class Hosts(Machines):
         if wanted.agent in self.away:
             return
         machine = self.of(wanted.agent)
-        failure = None
+        failure, parts = None, {}
         try:
             SECTIONS[wanted.section](wanted.body, machine)
+        except PartsFailed as error:
+            parts = error.parts
         except DriverError as error:
             failure = Failure(error.nature, error.code, error.detail)
         told, machine.link.published[:] = list(machine.link.published), []  # type: ignore[attr-defined]
         for topic, body in told:
             observations.dispatch(Observation(wanted.agent, topic, body, 0.0).to_document())
-        desired.note(Held(wanted.agent, wanted.section, wanted.number, failure).to_document())
+        desired.note(Held(wanted.agent, wanted.section, wanted.number, failure, parts).to_document())
 
     def _send_soon(self, agent: Any, section: str) -> None:
         if (str(agent), section) not in self._on_their_way:
