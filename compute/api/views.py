@@ -38,6 +38,7 @@ class InstanceViewSet(ResourceViewSet):
     list_serializer_class = InstanceSerializer
     search_fields = ("name",)
     filterset_fields = ("state", "activity", "zone", "cluster", "host", "image", "instance_offering", "project")
+    act_permissions = {"delete": "instance.destroy"}
     create = creates(wishes.create, InstanceInput, is_job=True)
     partial_update = updates(instances.update)
     destroy = deletes(instances.destroy, is_job=True)

@@ -33,6 +33,7 @@ class L2NetworkViewSet(ResourceViewSet):
     queryset = L2Network.objects.prefetch_related("clusters", "vni_ranges")
     serializer_class = L2NetworkSerializer
     filterset_fields = ("zone", "kind", "pool", "clusters")
+    act_permissions = {"add_vni_range": "l2_network.update"}
     create = creates(l2.create, L2NetworkInput)
     partial_update = updates(l2.update)
     destroy = deletes(l2.delete)
@@ -46,6 +47,7 @@ class L3NetworkViewSet(ResourceViewSet):
     serializer_class = L3NetworkSerializer
     filterset_fields = ("l2", "kind")
     search_fields = ("name", "domain")
+    act_permissions = {"reserve_addresses": "ip_address.reserve", "release_addresses": "ip_address.release"}
     create = creates(l3.create, L3NetworkInput)
     partial_update = updates(l3.update, L3NetworkChange)
     destroy = deletes(l3.delete)

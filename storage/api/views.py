@@ -46,6 +46,7 @@ class PrimaryStorageViewSet(ResourceViewSet):
     serializer_class = PrimaryStorageDetailSerializer
     list_serializer_class = PrimaryStorageSerializer
     filterset_class = PrimaryStorageFilters
+    act_permissions = {"create": "primary_storage.add"}
     create = creates(primary_storages.add, PrimaryStorageInput, is_job=True)
     partial_update = updates(primary_storages.update)
     destroy = deletes(primary_storages.delete, is_job=True)
@@ -62,6 +63,7 @@ class BackupStorageViewSet(ResourceViewSet):
     serializer_class = BackupStorageSerializer
     search_fields = ("name", "address")
     filterset_fields = ("state", "availability", "connection")
+    act_permissions = {"create": "backup_storage.add"}
     create = creates(backup_storages.add, BackupStorageInput, is_job=True)
     partial_update = updates(backup_storages.update)
     destroy = deletes(backup_storages.delete, is_job=True)
@@ -77,6 +79,7 @@ class ImageViewSet(ResourceViewSet):
     serializer_class = ImageDetailSerializer
     list_serializer_class = ImageSerializer
     filterset_fields = ("state", "activity", "media", "format", "platform", "backup_storage", "project")
+    act_permissions = {"create": "image.add"}
     create = creates(images.add, ImageInput, is_job=True)
     partial_update = updates(images.update, ImageChange)
     destroy = deletes(images.delete)

@@ -4,23 +4,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.utils import timezone
 
 from cloud.accounts.services import actors
-from cloud.common.driver import Rejected
 from cloud.common.errors import Conflict, Missing, NoHostFits, NotPermitted
 from cloud.common.models import Connection
-from cloud.common.wire import Failure
 from cloud.config import services as config
 from cloud.infra.models import Host, HostCapacity
 from cloud.infra.services import capacity, hosts
 from cloud.jobs import services as jobs
-from cloud.jobs import sweep
 from cloud.jobs.models import Job, JobState
 from cloud.jobs.workflow import WORKFLOWS
 from compute.messages import StartDomain, StopDomain
 from compute.models import Instance, InstanceState
-from compute.services import bin as recycle_bin
 from compute.services import instances
 from network.models import Nic
 from storage.models import Volume
@@ -134,24 +129,6 @@ def test_several_are_one_job_with_children(two_hosts: World) -> None:
     two_hosts.expect_sums()
 
 
-def test_one_of_several_fails_alone(two_hosts: World) -> None:
-    made, parent = two_hosts.begin("web-{n}", count=4)
-    away = made[1].host
-    obey = two_hosts.machines.obey
-
-    def refuse(command: Any, agent: str) -> Any:
-        is_start = command.task == StartDomain.kind and command.direction == "run"
-        return Failure("rejected", "no_kvm", "no") if is_start and agent == str(away.agent_id) else obey(command, agent)
-
-    two_hosts.machines.obey = refuse  # type: ignore[method-assign]
-    two_hosts.settle()
-    ended = two_hosts.ended(parent)
-    assert (ended.state, ended.percent, ended.error["code"]) == (JobState.FAILED, 100, "some_failed")
-    assert sorted(ended.children.values_list("state", flat=True)) == ["failed"] * 2 + ["succeeded"] * 2
-    assert Instance.objects.filter(state="running").count() == Instance.objects.count() == 2
-    two_hosts.expect_sums()
-
-
 def test_cancelled_before_it_began(world: World) -> None:
     """What was booked with the job is given back, though the job never came to the steps that stand for it."""
     before = world.ledger()
@@ -240,39 +217,6 @@ def test_a_crashed_one_is_started_with_its_room_booked_once(world: World) -> Non
     world.expect_sums()
 
 
-def test_a_start_that_cannot_be_taken_back_is_settled_by_the_next_inventory(world: World) -> None:
-    instance = world.stopped()
-    world.machines.obey = lambda command, agent: Failure("failed", "broken", "broken")  # type: ignore[method-assign]
-    job = world.act(instances.start, instance)
-    instance = world.fresh(instance)
-    assert (job.state, instance.state, instance.is_reserved) == (JobState.STUCK, "unknown", True)
-    assert instance.state_reason
-    world.tell_inventory()
-    instance = world.fresh(instance)
-    assert (instance.state, instance.is_reserved, instance.state_reason) == ("stopped", False, "")
-    world.expect_sums()
-
-
-def test_a_create_that_cannot_be_taken_back_keeps_what_it_has(world: World) -> None:
-    obey = world.machines.obey
-
-    def refuse(command: Any, agent: str) -> Any:
-        is_refused = command.task == StartDomain.kind or command.direction == "undo"
-        return Failure("failed", "broken", "broken") if is_refused else obey(command, agent)
-
-    world.machines.obey = refuse  # type: ignore[method-assign]
-    (instance,), job = world.begin()
-    world.settle()
-    assert (world.ended(job).state, world.fresh(instance).state) == (JobState.STUCK, "unknown")
-    assert Volume.objects.count() == 2
-    world.expect_sums()
-    world.machines.obey = obey  # type: ignore[method-assign]
-    world.act(instances.destroy, instance)
-    world.act(instances.expunge, instance)
-    world.expect_sums()
-    assert world.on_machines()["files"] == []
-
-
 def test_stopping_gently_and_by_force(world: World) -> None:
     instance = world.create()
     config.change("instance.stop_grace_s", value=7, actor=world.admin)
@@ -281,58 +225,6 @@ def test_stopping_gently_and_by_force(world: World) -> None:
     world.act(instances.stop, instance, is_forced=True)
     asked = [StopDomain.from_document(c.body) for c in world.line.seen if c.task == StopDomain.kind]
     assert [(stop.is_forced, stop.grace_s) for stop in asked] == [(False, 7), (True, 7)]
-
-
-def test_an_act_whose_host_is_away_fails_in_time_and_nothing_changes(world: World) -> None:
-    instance = world.create()
-    before = world.rows()
-    world.machines.away.add(str(world.host.agent_id))
-    job = instances.reboot(instance, actor=world.admin)
-    world.settle()
-    Job.objects.filter(pk=job.pk).update(step_deadline_at=timezone.now())
-    sweep.run()
-    world.settle()
-    ended = world.ended(job)
-    assert (ended.state, ended.error["code"]) == (JobState.FAILED, "timed_out")
-    assert world.rows() == before
-
-
-def test_a_host_lost_in_the_middle_of_a_create(world: World) -> None:
-    """Its reservations stay until it is back: only then is it known that nothing is left on it."""
-    before = world.ledger()
-    (instance,), job = world.begin()
-    agent = str(world.host.agent_id)
-    deliver = world.machines.deliver
-
-    def cut_off(to: str, command: Any) -> None:
-        if command.task == StartDomain.kind:
-            world.machines.away.add(agent)
-        deliver(to, command)
-
-    world.line.deliver = cut_off  # type: ignore[method-assign]
-    world.settle()
-    Job.objects.filter(pk=job.pk).update(step_deadline_at=timezone.now())
-    sweep.run()
-    world.settle()
-    assert Job.objects.get(pk=job.pk).state == JobState.UNDOING
-    assert world.fresh(instance).is_reserved
-    world.expect_sums()
-    world.line.deliver = deliver  # type: ignore[method-assign]
-    world.machines.away.clear()
-    sweep.run()
-    world.settle()
-    assert world.ended(job).state == JobState.FAILED
-    assert world.ledger() == before
-
-
-def test_a_network_that_the_host_cannot_make_fails_with_its_reason(world: World) -> None:
-    before = world.rows()
-    world.machines.network(world.host.agent).failing[str(world.l3.pk)] = Rejected("interface_missing", "no eth2")
-    _made, job = world.begin()
-    world.settle()
-    ended = world.ended(job)
-    assert (ended.state, ended.error["code"]) == (JobState.FAILED, "interface_missing")
-    assert world.rows() == before
 
 
 def test_changes_of_name_and_description(still: World) -> None:
@@ -346,40 +238,6 @@ def test_changes_of_name_and_description(still: World) -> None:
         instances.update(instance, actor=still.admin, name="other")
     with pytest.raises(Missing):
         instances.update(instance, actor=actors.of(member()), name="other")
-
-
-class TestTheBinsClock:
-    def test_what_is_due_is_expunged(self, world: World) -> None:
-        before = world.ledger()
-        old, young = world.create("old"), world.create("young")
-        for instance in (old, young):
-            world.act(instances.destroy, instance)
-        Instance.objects.filter(pk=old.pk).update(destroyed_at="2001-01-01T00:00:00Z")
-        recycle_bin.expunge_due()
-        world.settle()
-        assert [instance.name for instance in Instance.objects.all()] == ["young"]
-        assert Job.objects.get(workflow="instance.expunge").actor_name == "recycle bin"
-        recycle_bin.expunge_due()
-        assert Instance.objects.exists()
-        config.change("instance.expunge_delay_s", value=0, actor=world.admin)
-        recycle_bin.expunge_due()
-        world.settle()
-        assert world.ledger() == before
-
-    def test_what_cannot_be_expunged_does_not_stop_the_others(
-        self, still: World, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for name in ("one", "two"):
-            InstanceFactory(name=name, state="destroyed", destroyed_at="2001-01-01T00:00:00Z")
-        tried = []
-
-        def refuse(instance: Instance, *, actor: Any) -> None:
-            tried.append(instance.name)
-            raise Conflict("not now")
-
-        monkeypatch.setattr(instances, "expunge", refuse)
-        recycle_bin.expunge_due()
-        assert tried == ["one", "two"]
 
 
 def test_a_host_with_instances_is_not_deleted(world: World) -> None:

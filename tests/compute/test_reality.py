@@ -6,9 +6,10 @@ from uuid import uuid4
 import pytest
 
 from cloud.common.errors import Unavailable
+from cloud.common.wire import Failure
 from cloud.config import services as config
 from cloud.events.models import AuditRecord
-from cloud.infra.models import HostCapacity
+from cloud.infra.models import Agent, Host, HostCapacity
 from cloud.infra.services import capacity
 from cloud.infra.signals import agent_connected, agent_disconnected
 from cloud.jobs.models import Job
@@ -259,3 +260,53 @@ class TestRestartedHosts:
         instance = world.destroyed()
         reboot_host(world)
         assert world.fresh(instance).state == "destroyed"
+
+    def test_one_start_a_boot(self, world: World) -> None:
+        """What fails to start is its user's to look at; it is not tried again and again."""
+        instance = world.create()
+        obey = world.machines.obey
+        world.machines.obey = lambda command, agent: (  # type: ignore[method-assign]
+            Failure("rejected", "no_disk", "gone") if command.direction == "run" else obey(command, agent)
+        )
+        reboot_host(world)
+        reality.bring_back_all()
+        world.settle()
+        assert Job.objects.filter(workflow="instance.start").count() == 1
+        world.machines.obey = obey  # type: ignore[method-assign]
+        reboot_host(world)
+        assert world.fresh(instance).state == "running"
+
+    def test_what_found_no_room_is_tried_again_when_there_is_some(self, world: World) -> None:
+        instance = world.create()
+        world.machines.hypervisor(world.host.agent).crash(str(instance.pk))
+        world.tell_inventory()
+        assert capacity.take(world.host, cpu=0, memory_bytes=8 * GIB)
+        new_boot(world)
+        reality.bring_back_all()
+        assert world.fresh(instance).state == "stopped"
+        capacity.give_back(world.host, cpu=0, memory_bytes=8 * GIB)
+        reality.bring_back_all()
+        world.settle()
+        assert (world.fresh(instance).state, world.fresh(instance).state_reason) == ("running", "")
+
+    def test_not_while_its_host_is_away(self, world: World) -> None:
+        instance = world.create()
+        world.machines.hypervisor(world.host.agent).crash(str(instance.pk))
+        world.tell_inventory()
+        Agent.objects.update(boot_id="another")
+        Host.objects.update(connection="disconnected")
+        reality.bring_back_all()
+        assert world.fresh(instance).activity == ""
+
+    def test_what_died_without_a_restart_stays_dead(self, world: World) -> None:
+        instance = world.create()
+        crash(world, instance)
+        reality.host_back(world.host.agent)
+        reality.bring_back_all()
+        assert (world.fresh(instance).state, world.fresh(instance).activity) == ("stopped", "")
+
+    def test_image_servers_run_nothing(self, still: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[Any] = []
+        monkeypatch.setattr(tasks.host_back, "delay", lambda **kwargs: asked.append(kwargs))
+        agent_connected.send(None, agent=still.server.agent, rebooted=True)
+        assert asked == []

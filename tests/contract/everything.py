@@ -28,7 +28,7 @@ from tests.factories.storage import (
 )
 from tests.network import factories as networks
 
-SETTINGS = ("instance.expunge_delay_s", "console.ticket_ttl_s", "no.such_setting")
+SETTINGS = ("instance.expunge_delay_s", "host.cpu_overprovisioning", "no.such_setting")
 # The names that requests use for references, and the list that they are of.
 REFERENCES = {
     "project": "projects",
@@ -87,10 +87,10 @@ def populate(project: Project | None = None) -> Everything:
         place=host, project=project, image=image, instance_offering=InstanceOfferingFactory(), ssh_keys=["ssh-rsa x"]
     )
     stopped, destroyed, busy = (
-        InstanceFactory(project=project, place=host, state=state) for state in ("stopped", "destroyed", "stopped")
+        InstanceFactory(project=project, place=host, state=state) for state in ("stopped", "destroyed", "destroyed")
     )
     nic = networks.nic(l3, project=project, instance_uuid=running.pk, instance_name=running.name)
-    queued, ended = _jobs(busy, stopped)
+    queued, ended = _jobs(busy, destroyed)
     config.change(SETTINGS[0], value=60, actor=platform("test"))
     return Everything(
         {
@@ -121,11 +121,11 @@ def populate(project: Project | None = None) -> Everything:
     )
 
 
-def _jobs(busy: Instance, stopped: Instance) -> tuple[Any, Any]:
+def _jobs(busy: Instance, free: Instance) -> tuple[Any, Any]:
     """One that waits for its worker, and one that has ended."""
     actor = platform("test")
-    queued, ended = (instances.destroy(instance, actor=actor) for instance in (busy, stopped))
+    queued, ended = (instances.recover(instance, actor=actor) for instance in (busy, free))
     type(ended).objects.filter(pk=ended.pk).update(state=JobState.SUCCEEDED, finished_at=ended.created_at)
     ended.resources.update(is_held=False)
-    Instance.objects.filter(pk=stopped.pk).update(activity="")
+    Instance.objects.filter(pk=free.pk).update(activity="")
     return queued, ended

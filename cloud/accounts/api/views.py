@@ -41,6 +41,7 @@ class UserViewSet(ResourceViewSet):
     search_fields = ("username", "name", "email")
     filterset_fields = ("account", "is_active", "username")
     ordering_fields = ("created_at", "username")
+    act_permissions = {"grant": "user.update", "revoke": "user.update"}
     create = creates(users.create, serializers.UserInput)
     partial_update = updates(users.update, serializers.UserChange)
     destroy = deletes(users.delete)

@@ -42,6 +42,8 @@ class ResourceViewSet(ApiMixin, GenericViewSet[Any]):
     filterset_fields: ClassVar[Any] = ()
     list_serializer_class: Any = None
     view_permission = ""
+    # The permissions of acts, by their names, where they are not `<kind>.<act>`: {"create": "image.add"}.
+    act_permissions: ClassVar[dict[str, str]] = {}
     queryset: Any
 
     def get_queryset(self) -> Any:
@@ -77,10 +79,10 @@ class ResourceViewSet(ApiMixin, GenericViewSet[Any]):
         self.actor.require(self.view_permission or f"{kind_of(self.queryset.model)}.view")
 
     def admit(self, verb: str) -> None:
-        """Raise NotPermitted when the act's permission is `<kind>.<verb>` and the caller lacks it.
+        """Raise NotPermitted when the caller lacks the act's permission.
 
         The service checks it again; here it comes before the input is looked at.
         """
-        permission = f"{kind_of(self.queryset.model)}.{verb}"
+        permission = self.act_permissions.get(verb, f"{kind_of(self.queryset.model)}.{verb}")
         if is_declared(permission):
             self.actor.require(permission)

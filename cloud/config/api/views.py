@@ -49,6 +49,7 @@ class SettingViewSet(ApiMixin, ViewSet):
         responses=serializers.SettingSerializer,
     )
     def partial_update(self, request: Any, name: str) -> Response:
+        self._admit_change(name)
         services.change(name, actor=self.actor, **_validated(serializers.SettingChange, request))
         return self._shown(name)
 
@@ -65,6 +66,7 @@ class SettingViewSet(ApiMixin, ViewSet):
     )
     @action(detail=True, methods=["post"])
     def override(self, request: Any, name: str) -> Response:
+        self._admit_change(name)
         services.change(name, actor=self.actor, **_validated(serializers.OverrideChange, request))
         return self._shown(name)
 
@@ -76,8 +78,14 @@ class SettingViewSet(ApiMixin, ViewSet):
     )
     @action(detail=True, methods=["post"], url_path="reset-override")
     def reset_override(self, request: Any, name: str) -> Response:
+        self._admit_change(name)
         services.reset(name, actor=self.actor, **_validated(serializers.OverrideReset, request))
         return self._shown(name)
+
+    def _admit_change(self, name: str) -> None:
+        """Who may, and what there is, come before the input is looked at."""
+        self.actor.require("setting.change")
+        registry.find(name)
 
     def _shown(self, name: str) -> Response:
         document = _documents(registry.find(name).name)[0]

@@ -40,15 +40,13 @@ class HostViewSet(ResourceViewSet):
     list_serializer_class = serializers.HostSerializer
     filterset_class = HostFilterSet
     search_fields = ("name", "address", "hostname")
+    act_permissions = {"create": "host.add"}
     create = creates(hosts.add, serializers.HostInput, is_job=True)
     partial_update = updates(hosts.update)
     destroy = deletes(hosts.delete, is_job=True)
     enable = act(hosts.enable)
     disable = act(hosts.disable)
     reconnect = job_action(hosts.reconnect, serializers.CredentialsInput)
-
-    def admit(self, verb: str) -> None:
-        super().admit("add" if verb == "create" else verb)
 
 
 class AgentViewSet(ResourceViewSet):
