@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 
 from cloud.settings.environment import CHECKOUT, database, names, setting, switch
+from cloud.settings.frontend import VENDOR
 
 DATA = Path(setting("data", "/var/lib/mica/default"))
 
@@ -116,7 +117,7 @@ TIME_ZONE = "UTC"
 
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA / "static"
-STATICFILES_DIRS = [CHECKOUT / "static"]
+STATICFILES_DIRS = [CHECKOUT / "static", *VENDOR]
 WHITENOISE_USE_FINDERS = True
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024

@@ -9,7 +9,7 @@ from launcher.cloud import Cloud
 from tests.lab.client import Api, eventually
 from tests.lab.machines import domains, inside, traces
 
-CONTROL = ("web", "worker", "worker-ssh", "beat", "redis", "postgres")
+CONTROL = ("web", "worker", "worker-ssh", "beat", "redis", "postgres", "victoria-metrics", "vmauth")
 
 
 def settle(api: Api, accepted: dict[str, object], cloud: Cloud) -> None:
@@ -75,3 +75,12 @@ def test_a_process_of_the_host_killed_in_create(api: Api, cloud: Cloud, tidy: li
     settle(api, accepted, cloud)
     eventually(lambda: api.get(host["url"])["connection"] == "connected", 40, "the host is connected")
     eventually(lambda: "dnsmasq" in inside(cloud, "host-1", "ps", "-eo", "comm"), 90, "DHCP is back")
+
+
+def test_the_image_servers_agent_killed_in_create(api: Api, cloud: Cloud, tidy: list[str]) -> None:
+    tidy.append("kill-storage")
+    accepted = api.create("kill-storage")
+    cloud.machine("storage").enter(["pkill", "-9", "-f", "agent.pyz"])
+    settle(api, accepted, cloud)
+    server = api.named("backup-storages", "storage")
+    eventually(lambda: api.get(server["url"])["connection"] == "connected", 40, "the image server is connected")
