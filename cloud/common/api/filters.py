@@ -67,7 +67,7 @@ class FieldFilters(django_filters.DjangoFilterBackend):
         refuse_unknown(request, {"q", *PARAMETERS, *view.query_parameters, *(filterset.filters if filterset else ())})
         if filterset is None:
             return queryset
-        if empty := [name for name in filterset.filters if request.query_params.get(name) == ""]:
+        if empty := [name for name in filterset.filters if request.query_params.get(name, "-").strip() == ""]:
             raise Invalid(
                 _("A filter has no value: %(names)s.") % {"names": ", ".join(empty)},
                 errors={name: [_("Give a value, or leave the filter out.")] for name in empty},

@@ -35,23 +35,26 @@ class InputSerializer(RefusesUnknown, serializers.Serializer[Any]):
     def to_internal_value(self, data: Any) -> Any:
         validated = super().to_internal_value(data)
         given = data.items() if self.is_json else ()
-        errors = {name: found for name, value in given if (found := _of_another_type(self.fields[name], value))}
+        errors = {name: found for name, value in given if (found := _against_json(self.fields[name], value))}
         if errors:
             raise serializers.ValidationError(errors)
         return validated
 
 
-def _of_another_type(field: Any, value: Any) -> Any:
-    """The errors of a value, and of the values in a list, whose JSON type is not the field's."""
+def _against_json(field: Any, value: Any) -> Any:
+    """The errors of a value, and of the values in a list, whose JSON type is not the field's; or of a text that is too
+    long as it was sent, before white space was cut from it."""
     match field:
         case serializers.ListField():
             items = value if isinstance(value, list) else []
-            found = {index: error for index, item in enumerate(items) if (error := _of_another_type(field.child, item))}
+            found = {index: error for index, item in enumerate(items) if (error := _against_json(field.child, item))}
             return found or None
         case serializers.BooleanField():
             is_right = isinstance(value, bool)
         case serializers.IntegerField() | serializers.FloatField():
             is_right = isinstance(value, (int, float)) and not isinstance(value, bool)
+        case serializers.CharField() if isinstance(value, str) and len(value) > (field.max_length or len(value)):
+            return [str(field.error_messages["max_length"]).format(max_length=field.max_length)]
         case serializers.CharField() | serializers.ChoiceField():
             is_right = isinstance(value, str)
         case _:
