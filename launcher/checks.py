@@ -24,6 +24,7 @@ CHECKS = (
     Check("Lint (ruff)", ("ruff", "check", "--quiet", ".")),
     Check("Types (mypy)", ("mypy",)),
     Check("Contracts (import-linter)", ("lint-imports",)),
+    Check("Map of rooms", ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/architecture/test_map.py")),
     Check("Migrations", ("python", "-W", "ignore", "manage.py", "makemigrations", "--check", "--dry-run")),
     Check("API schema", ("python", "manage.py", "spectacular", "--validate", "--fail-on-warn", "--file", "/dev/null")),
     Check("Translations", ("python", "-m", "launcher.messages")),
