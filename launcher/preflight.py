@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from launcher.errors import Refusal
@@ -116,14 +117,17 @@ def port_owner(port: int) -> int | None:
             fields = line.split()
             if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
                 inodes.add(f"socket:[{fields[9]}]")
-    for pid in all_pids():
-        try:
-            for entry in os.scandir(f"/proc/{pid}/fd"):
-                if os.readlink(entry.path) in inodes:
-                    return pid
-        except OSError:
-            continue
-    return None
+    return next((pid for pid in all_pids() if inodes & open_files(pid)), None)
+
+
+def open_files(pid: int) -> set[str]:
+    """What the descriptors of a process point at; those that close meanwhile are passed over, as is a process that ends."""
+    found = set()
+    with suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                found.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+    return found
 
 
 def free_port() -> int:
