@@ -121,7 +121,7 @@ def port_owner(port: int) -> int | None:
 
 
 def open_files(pid: int) -> set[str]:
-    """What the descriptors of a process point at; those that close meanwhile are passed over, as is a process that ends."""
+    """What the descriptors of a process point at; those that close meanwhile are passed over."""
     found = set()
     with suppress(OSError):
         for descriptor in os.listdir(f"/proc/{pid}/fd"):
