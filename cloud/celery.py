@@ -6,8 +6,11 @@ import os
 from celery import Celery
 from celery.signals import celeryd_after_setup, worker_ready
 
+from cloud.jobs import broker
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cloud.settings")
 
+broker.guard()
 app = Celery("mica")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()

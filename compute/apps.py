@@ -6,5 +6,5 @@ class ComputeConfig(AppConfig):
     label = "compute"
 
     def ready(self) -> None:
-        from compute import config, permissions, receivers, workflows  # noqa: F401
+        from compute import config, doctor, doctor_orphans, permissions, quotas, receivers, workflows  # noqa: F401
         from compute.workflows import lifecycle, recycle  # noqa: F401

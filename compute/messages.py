@@ -7,19 +7,21 @@ once by their key, and each of them is also idempotent by itself. Sizes are byte
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from cloud.common.wire import Message
+from cloud.common.wire import SECRET, Message
 
 PowerState = Literal["running", "paused", "stopped", "crashed", "suspended", "unknown"]
 Machine = Literal["pc", "q35"]
 BootDevice = Literal["disk", "cdrom", "network"]
 
 EVENT_TOPIC = "compute.domain_event"
+HOST_GOES_DOWN = "host_goes_down"
 INVENTORY_TOPIC = "compute.inventory"
+
+# Who takes a domain out of the way (`cloud.infra.messages.Thing`).
+DOMAIN_KEEPER = "compute.domain"
 
 VNC_VERB = "compute.vnc"
 SERIAL_VERB = "compute.serial"
-
-_SECRET = {"secret": True}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class DomainVolume(Message):
     """A disk of a domain; takes the document of `storage.messages.VolumeSource`. The first one is the root volume.
 
     `path` is a file or block device on the host. `serial` is what the guest reads as the disk's serial number; empty
-    stands for the first 20 characters of the uuid.
+    stands for the first 20 characters of the uuid. The limits are what the disk may do a second; 0: as much as it can.
     """
 
     uuid: str
@@ -37,6 +39,10 @@ class DomainVolume(Message):
     serial: str = ""
     is_shareable: bool = False
     is_read_only: bool = False
+    read_iops: int = 0
+    write_iops: int = 0
+    read_bytes_per_s: int = 0
+    write_bytes_per_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,8 @@ class CloudInit(Message):
 
     hostname: str
     ssh_keys: tuple[str, ...] = ()
-    password: str = field(default="", repr=False, metadata=_SECRET)
-    user_data: str = field(default="", repr=False)
+    password: str = field(default="", repr=False, metadata=SECRET)
+    user_data: str = field(default="", repr=False, metadata=SECRET)
     network: Literal["dhcp", "static"] = "dhcp"
 
 
@@ -185,6 +191,16 @@ class DomainSummary(Message):
 
 
 @dataclass(frozen=True)
+class AsideDomain(Message):
+    """A domain in the quarantine of a host: its description and seed are kept there as `id` since `at` (epoch)."""
+
+    id: str
+    uuid: str
+    name: str
+    at: float
+
+
+@dataclass(frozen=True)
 class DomainInventory(Message):
     """Body of the observation INVENTORY_TOPIC and answer of Domains: every domain the hypervisor knows.
 
@@ -201,7 +217,7 @@ class DomainEvent(Message):
 
     `reason` is a word of the hypervisor's in lower snake case: `booted`, `resumed`, `shutdown` (the guest switched
     itself off), `destroyed` (somebody pulled the plug), `crashed` (the guest panicked), `failed` (its process died),
-    `io_error` (paused, a disk is full or gone), `undefined`, …
+    `io_error` (paused, a disk is full or gone), `undefined`, …; HOST_GOES_DOWN for whatever stops with its host.
     """
 
     uuid: str

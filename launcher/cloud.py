@@ -46,16 +46,18 @@ class Cloud:
             preflight.check_namespaces()
             preflight.check_port(self.instance.port)
 
+    def up_control(self) -> None:
+        """Stores, web, workers and beat without any machine of the lab: for simulated hosts alone. Raises Refusal."""
+        with self._lock():
+            self.check_room()
+            self._up_control()
+
     def up(self) -> None:
         """Bring up what is not up: stores, control, lab machines, their enrolment. Raises Refusal."""
         with self._lock():
             self.check_room()
             setup.lab_files(self.instance, self.steps)
-            self._stores()
-            with self.steps.step("Metric store"):
-                metrics.prepare(self.instance)
-                self.supervisor.start(programs.METRICS)
-            self._control()
+            self._up_control()
             with self.steps.step("Lab machines") as note:
                 self.supervisor.start(["outside-www"])
                 self._each_machine(Machine.start)
@@ -64,6 +66,24 @@ class Cloud:
             with self.steps.step("Lab in the cloud") as note:
                 note.say(self.run_manage("seed_lab", stdin=json.dumps(seed.document(self.instance))).strip())
 
+    def simulate(self, count: int) -> str:
+        """Have `count` simulated hosts, connected, beside what there is; 0 removes them. Raises Refusal."""
+        with self.steps.step("Simulated hosts") as note:
+            self.start_simulator()
+            said = self.run_manage("simulate", str(count)).strip()
+            note.say(said)
+            if not self.is_simulating():
+                self.supervisor.stop([programs.SIMULATOR])
+            return said
+
+    def start_simulator(self) -> None:
+        """Have the process run that is the simulated hosts' agents; it waits until it is told which."""
+        self.supervisor.start([programs.SIMULATOR])
+
+    def is_simulating(self) -> bool:
+        """Whether this instance has simulated hosts."""
+        return (programs.simulator_directory(self.instance) / "simulator.json").exists()
+
     def down(self, *, purge: bool = False) -> None:
         """Stop everything and verify that nothing is left; `purge` removes data and logs too. Raises Refusal."""
         with self._lock():
@@ -71,7 +91,7 @@ class Cloud:
             with self.steps.step("Control processes"):
                 if self.supervisor.is_alive():
                     # First, so that nobody takes the machines' going for a failure.
-                    self.supervisor.stop(programs.CONTROL)
+                    self.supervisor.stop([*programs.CONTROL, programs.SIMULATOR])
             with self.steps.step("Lab machines"):
                 self._each_machine(Machine.stop)
             with self.steps.step("Stores"):
@@ -86,13 +106,15 @@ class Cloud:
 
     def is_up(self) -> bool:
         """Every control process and every machine runs."""
-        return not self.supervisor.missing(programs.ALL) and all(machine.pid() for machine in self.machines.values())
+        return not self.supervisor.missing(self._programs()) and all(
+            machine.pid() for machine in self.machines.values()
+        )
 
     def status(self) -> list[tuple[str, str, int | None]]:
         """A row (name, state, pid) a control process and a machine; states are supervisor's, in lower case."""
         known = {str(process["name"]): process for process in self.supervisor.processes()}
         rows: list[tuple[str, str, int | None]] = []
-        for name in programs.ALL:
+        for name in self._programs():
             process = known.get(name)
             state = str(process["statename"]).lower() if process else "stopped"
             rows.append((name, state, self.supervisor.pid(name)))
@@ -104,6 +126,15 @@ class Cloud:
                 for service in machine.services()
             ]
         return rows
+
+    def draining(self) -> str:
+        """`draining, 3 jobs left` while the cloud takes no new work; empty otherwise, and when its database is down."""
+        if self.supervisor.pid("postgres") is None:
+            return ""
+        try:
+            return self.run_manage("drain").strip()
+        except Refusal:
+            return ""
 
     def env(self) -> dict[str, str]:
         """Environment of the control processes."""
@@ -146,6 +177,16 @@ class Cloud:
         self.supervisor.start([process])
         self._wait_for(process)
 
+    def _programs(self) -> tuple[str, ...]:
+        return (*programs.ALL, programs.SIMULATOR) if self.is_simulating() else programs.ALL
+
+    def _up_control(self) -> None:
+        self._stores()
+        with self.steps.step("Metric store"):
+            metrics.prepare(self.instance)
+            self.supervisor.start(programs.METRICS)
+        self._control()
+
     def _stores(self) -> None:
         with self.steps.step("Networks"):
             network.build_underlay(self.instance)
@@ -181,12 +222,14 @@ class Cloud:
         running = self.instance.run / "code.stamp"
         current = stamps.digest(*code)
         if not stamps.is_current(running, current):
-            self.supervisor.stop(programs.CONTROL)
+            self.supervisor.stop([*programs.CONTROL, programs.SIMULATOR])
         with self.steps.step("Database migrations") as note:
             note.say(self._migrate(code))
         with self.steps.step("Web, workers, beat"):
             self.supervisor.start(programs.CONTROL)
             self._wait_for("web")
+            if self.is_simulating():
+                self.start_simulator()
         stamps.write(running, current)
 
     def _migrate(self, code: list[Path]) -> str:

@@ -8,5 +8,5 @@ class NetworkApp(AppConfig):
     verbose_name = _("Network")
 
     def ready(self) -> None:
-        from network import config, permissions, receivers  # noqa: F401
+        from network import config, doctor, doctor_addresses, permissions, quotas, receivers  # noqa: F401
         from network.services import desired  # noqa: F401

@@ -17,6 +17,8 @@ TAP_PREFIX = "mt-"
 NAMESPACE_PREFIX = "l3-"
 VXLAN_OVERHEAD_BYTES = 50
 TCP_VERB = "network.tcp"
+# Who takes an interface away (`cloud.infra.messages.Thing`).
+DEVICE_KEEPER = "network.device"
 
 
 def bridge_name(l2: str) -> str:
@@ -52,6 +54,22 @@ def dhcp_mac(l3: str) -> str:
     """The MAC address of an L3 network's DHCP server, the same on every host; its first byte tells it from a NIC's."""
     digits = _digits(l3, 10)
     return ":".join(["f6", *(digits[at : at + 2] for at in range(0, 10, 2))])
+
+
+_OURS = {
+    BRIDGE_PREFIX: "bridge",
+    VLAN_PREFIX: "vlan",
+    VXLAN_PREFIX: "vxlan",
+    DHCP_PORT_PREFIX: "veth",
+    TAP_PREFIX: "tun",
+    NAMESPACE_PREFIX: "namespace",
+}
+
+
+def is_ours(name: str, kind: str = "") -> bool:
+    """Whether this is a name that we give to an interface of this kind, or to a namespace; "" for any kind."""
+    ours = next((of for prefix, of in _OURS.items() if name.startswith(prefix)), None)
+    return ours is not None and kind in ("", ours)
 
 
 def _digits(uuid: str, count: int) -> str:
@@ -174,3 +192,37 @@ class NicAttachment(Message):
     dns: list[str]
     hostname: str
     l3: str
+
+
+@dataclass(frozen=True)
+class SeenDevice(Message):
+    """An interface of ours by its name, or (`namespace`) a network namespace. `is_used`: a guest is behind it."""
+
+    name: str
+    type: str
+    is_used: bool = False
+
+
+@dataclass(frozen=True)
+class SeenEntry(Message):
+    """A NIC that a DHCP server on the host knows."""
+
+    mac: str
+    ip: str
+
+
+@dataclass(frozen=True)
+class SeenServer(Message):
+    """A DHCP server on the host, of the L3 network `l3`."""
+
+    l3: str
+    is_running: bool
+    hosts: list[SeenEntry] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SeenNetworks(Message):
+    """Everything of ours that a host has of networks, wanted or not."""
+
+    devices: list[SeenDevice] = field(default_factory=list)
+    servers: list[SeenServer] = field(default_factory=list)

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from django.db.models import Q
 from django.db.models.signals import post_delete
 from django.dispatch import receiver
 
-from cloud.infra import usage
-from cloud.infra.models import Agent, Host, Zone
+from cloud.common.relations import BLOCKS, DETACHES, LOST, declare
+from cloud.infra.models import Agent, Cluster, Host, Zone
 from cloud.infra.signals import agent_connected
-from network.models import L2Network, Nic, Vtep
+from network.models import AddressPurpose, IpAddress, IpRange, L2Network, L3Network, Nic, Vtep
 from network.services import desired
 
 
@@ -24,12 +25,12 @@ def vtep_gone(instance: Vtep, **_facts: Any) -> None:
     desired.vtep_gone(instance)
 
 
-@usage.register
-def uses(resource: Any) -> list[usage.Use]:
-    """L2 networks stand on a zone, placed NICs on a host."""
-    if isinstance(resource, Zone):
-        names = tuple(L2Network.objects.filter(zone=resource).values_list("name", flat=True)[:5])
-        return [usage.Use("l2_network", L2Network.objects.filter(zone=resource).count(), names)]
-    if isinstance(resource, Host):
-        return [usage.Use("nic", Nic.objects.filter(host=resource).count())]
-    return []
+declare(Zone, L2Network, by="zone", effect=BLOCKS)
+declare(Host, Nic, by="host", effect=BLOCKS)
+declare(L2Network, L2Network, by="pool", effect=BLOCKS)
+declare(L2Network, L3Network, by="l2", effect=BLOCKS)
+declare(L2Network, Cluster, by="l2_networks", effect=DETACHES)
+declare(Cluster, L2Network, by="clusters", effect=DETACHES)
+declare(L3Network, Nic, by="l3", effect=BLOCKS)
+declare(L3Network, IpRange, by="l3", effect=LOST)
+declare(L3Network, IpAddress, by="l3", effect=LOST, where=~Q(purpose=AddressPurpose.NIC))

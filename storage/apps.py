@@ -8,8 +8,8 @@ class StorageApp(AppConfig):
     verbose_name = _("Storage")
 
     def ready(self) -> None:
-        from storage import config, permissions, receivers  # noqa: F401
-        from storage.services import sections  # noqa: F401
+        from storage import config, doctor, doctor_images, permissions, quotas, receivers  # noqa: F401
+        from storage.services import books, sections  # noqa: F401
         from storage.workflows import (  # noqa: F401
             add_backup_storage,
             add_image,

@@ -9,6 +9,9 @@ from typing import ClassVar
 
 from cloud.common.wire import Message
 
+# Who takes a file of a storage out of the way (`cloud.infra.messages.Thing`).
+THING_KEEPER = "storage.thing"
+
 
 @dataclass(frozen=True)
 class StoragePlace:
@@ -24,6 +27,7 @@ class VolumeSource:
     """A volume as a domain needs it: the file behind the disk and what the guest sees of it.
 
     `serial` is what the guest reads as the disk's serial number (20 characters, from the uuid), `kind` root or data.
+    The limits are what the disk may do a second; 0: as much as it can.
     """
 
     uuid: str
@@ -35,6 +39,10 @@ class VolumeSource:
     device_index: int
     storage_kind: str = "local"
     is_shareable: bool = False
+    read_iops: int = 0
+    write_iops: int = 0
+    read_bytes_per_s: int = 0
+    write_bytes_per_s: int = 0
 
 
 @dataclass(frozen=True)

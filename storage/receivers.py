@@ -4,12 +4,13 @@ from typing import Any
 
 from django.dispatch import receiver
 
+from cloud.common.relations import BLOCKS, DETACHES, LOST, STAYS, declare
 from cloud.common.wire import Document
-from cloud.infra import observations, usage
+from cloud.infra import observations
 from cloud.infra.models import Agent, Cluster, Host, Zone
 from cloud.infra.signals import agent_connected, agent_disconnected
 from storage.messages import CapacityReport
-from storage.models import BackupStorage, Image, PrimaryStorage, Volume
+from storage.models import BackupStorage, DiskOffering, Image, ImageCache, PrimaryStorage, Volume
 from storage.services import reports
 
 
@@ -28,16 +29,12 @@ def disconnected(agent: Agent, **_more: Any) -> None:
     reports.went(agent)
 
 
-@usage.register
-def storages(resource: Any) -> list[usage.Use]:
-    """What of storage stands on a zone, a cluster, a host or an image server."""
-    match resource:
-        case Zone():
-            return [usage.count("primary_storage", PrimaryStorage.objects.filter(zone=resource))]
-        case Cluster():
-            return [usage.count("primary_storage", PrimaryStorage.objects.filter(clusters=resource))]
-        case Host():
-            return [usage.count("volume", Volume.objects.filter(host=resource))]
-        case BackupStorage():
-            return [usage.count("image", Image.objects.filter(backup_storage=resource))]
-    return []
+declare(Zone, PrimaryStorage, by="zone", effect=BLOCKS)
+declare(Cluster, PrimaryStorage, by="clusters", effect=BLOCKS)
+declare(Host, Volume, by="host", effect=BLOCKS)
+declare(PrimaryStorage, Volume, by="primary_storage", effect=BLOCKS)
+declare(PrimaryStorage, ImageCache, by="primary_storage", effect=LOST)
+declare(BackupStorage, Image, by="backup_storage", effect=BLOCKS)
+declare(Image, Volume, by="image", effect=STAYS)
+declare(Image, Volume, by="image", effect=DETACHES, verb="expunge")
+declare(DiskOffering, Volume, by="disk_offering", effect=DETACHES)

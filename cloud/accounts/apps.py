@@ -8,5 +8,5 @@ class AccountsApp(AppConfig):
     verbose_name = _("Accounts")
 
     def ready(self) -> None:
-        from cloud.accounts import permissions  # noqa: F401
+        from cloud.accounts import doctor, permissions, receivers  # noqa: F401
         from cloud.accounts.api import schemes  # noqa: F401

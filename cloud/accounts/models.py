@@ -179,6 +179,37 @@ class ApiToken(models.Model):
         return self.expires_at is not None and self.expires_at <= timezone.now()
 
 
+class QuotaUsage(models.Model):
+    """A limit on what an account, or one project of it, may have of something, and what it has.
+
+    A row is a limit: what has none is not kept here but counted when somebody asks (`services.quotas`). `used` may be
+    above `limit`, which can be lowered at any time; then nothing more is given.
+    """
+
+    account = models.ForeignKey(Account, null=True, on_delete=models.CASCADE, related_name="quotas")
+    project = models.ForeignKey(Project, null=True, on_delete=models.CASCADE, related_name="quotas")
+    name = models.CharField(max_length=64)
+    used = models.BigIntegerField()
+    limit = models.BigIntegerField()
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["account", "name"], name="quota_account_once"),
+            models.UniqueConstraint(fields=["project", "name"], name="quota_project_once"),
+            models.CheckConstraint(
+                condition=Q(account__isnull=True, project__isnull=False)
+                | Q(account__isnull=False, project__isnull=True),
+                name="quota_of_one_owner",
+            ),
+            models.CheckConstraint(condition=Q(used__gte=0, limit__gte=0), name="quota_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.used}/{self.limit}"
+
+
 class SignInLink(models.Model):
     """A link that signs its user in once, within 15 minutes; only its SHA-256 is stored."""
 

@@ -17,8 +17,9 @@ _TENANT_SEES = (
     "audit_record",
     "project",
     "api_token",
+    "quota",
 )
-_TENANT_ACTS = frozenset({f"{kind}.*" for kind in _TENANT_KINDS} | {"job.cancel", "api_token.*"})
+_TENANT_ACTS = frozenset({f"{kind}.*" for kind in _TENANT_KINDS} | {"job.cancel", "job.retry", "api_token.*"})
 _TENANT_VIEWS = frozenset(f"{kind}.view" for kind in (*_TENANT_KINDS, *_TENANT_SEES))
 _USER_ACTS = frozenset({"user.view", "user.create", "user.update", "user.delete"})
 

@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cloud.agent.main import HANDLERS
+from cloud.agent.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = "cloud.agent.main"
@@ -50,14 +51,9 @@ def build(out: Path) -> str:
     """Write the executable zipapp `out`, whole or not at all, and return its version. Raises BundleError."""
     if absent := [name for name in HANDLERS if _own_path(name) is None]:
         raise BundleError(f"there is no module {', '.join(absent)}, which cloud.agent.main lists")
-    content = own_files() | dependency_files()
-    content["__main__.py"] = MAIN.encode()
-    digest = hashlib.sha256()
-    for name, data in sorted(content.items()):
-        digest.update(f"{name}\0{len(data)}\0".encode() + data)
-    content["mica_agent_build.py"] = (
-        f'"""Written by cloud.agent.bundle."""\n\nBUILD = "{digest.hexdigest()[:12]}"\n'.encode()
-    )
+    content = _content()
+    number = _build_number(content)
+    content["mica_agent_build.py"] = f'"""Written by cloud.agent.bundle."""\n\nBUILD = "{number}"\n'.encode()
     partial = out.with_name(out.name + ".partial")
     with partial.open("wb") as file:
         file.write(b"#!/usr/bin/python3 -I\n")
@@ -69,9 +65,23 @@ def build(out: Path) -> str:
                 archive.writestr(entry, data)
     partial.chmod(0o755)
     partial.replace(out)
-    from cloud.agent.version import VERSION
+    return f"{VERSION}+{number}"
 
-    return f"{VERSION}+{digest.hexdigest()[:12]}"
+
+def release() -> str:
+    """The version that `build` would give, without building: less than a second. Raises BundleError."""
+    return f"{VERSION}+{_build_number(_content())}"
+
+
+def _content() -> dict[str, bytes]:
+    return {**own_files(), **dependency_files(), "__main__.py": MAIN.encode()}
+
+
+def _build_number(content: dict[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name, data in sorted(content.items()):
+        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    return digest.hexdigest()[:12]
 
 
 def own_files() -> dict[str, bytes]:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cloud.agent import jitter
+from cloud.agent.clockwork import Routine
 from cloud.agent.journal import Journal
 from cloud.agent.registry import SECTIONS, Machine
 from cloud.common.driver import DriverError
@@ -40,11 +42,15 @@ class _Section:
     held: int = 0
     failure: Failure | None = None
     failures: Failures = field(default_factory=dict)
-    is_due: bool = False
     # Somebody waits for a word, even if it is the last one again: control asked anew, or this process is new.
     is_asked: bool = True
     has_passed: bool = False
     retries: int = 0
+    routine: Routine | None = None
+
+    def wake(self) -> None:
+        if self.routine is not None:
+            self.routine.wake()
 
 
 class Convergence:
@@ -62,7 +68,7 @@ class Convergence:
     ) -> None:
         self._machine, self._journal, self._boot_id, self._tell = machine, journal, boot_id, tell
         self._drift_s, self._first_retry_s = drift_s, first_retry_s
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
         self._sections: dict[str, _Section] = {}
         self._is_stopping = False
 
@@ -70,7 +76,7 @@ class Convergence:
         """Converge to what was wanted last, whether it was held or not: the machine may have changed meanwhile."""
         for stored in self._journal.sections(self._boot_id):
             if stored.section in SECTIONS:
-                self._begin(_Section(stored.section, stored.number, stored.body, stored.held, is_due=True))
+                self._begin(_Section(stored.section, stored.number, stored.body, stored.held))
 
     def offer(self, desired: Desired) -> None:
         """Take what control wants now; an older number than the one known changes nothing."""
@@ -80,66 +86,68 @@ class Convergence:
             self._tell(self._held(name, number, Failure("unsupported", "unknown_section", detail)))
             return
         is_new = self._journal.want(name, number, desired.body)
-        with self._changed:
+        with self._lock:
             section = self._sections.get(name)
             if section is None:
-                self._begin(_Section(name, number, desired.body, is_due=True))
+                self._begin(_Section(name, number, desired.body))
                 return
             if is_new and number > section.wanted:
                 section.wanted, section.body, section.retries = number, desired.body, 0
             held = section.held
             if held < section.wanted:
-                section.is_due = section.is_asked = True
-                self._changed.notify_all()
+                section.is_asked = True
+                section.wake()
             failures = dict(section.failures)
         if held >= number:
             self._tell(self._held(name, held, failures=failures))
 
     def held(self) -> dict[str, int]:
         """The number held of each section."""
-        with self._changed:
+        with self._lock:
             return {s.name: s.held for s in self._sections.values() if s.held}
 
     def failures(self) -> dict[str, Document]:
         """Parts that fail, as documents by section and part, of each section that was looked at since the start."""
-        with self._changed:
+        with self._lock:
             looked_at = [section for section in self._sections.values() if section.has_passed]
             return {s.name: {part: each.to_document() for part, each in s.failures.items()} for s in looked_at}
 
     def errors(self) -> dict[str, str]:
         """What is wrong with the sections whose last pass failed, wholly or in parts."""
-        with self._changed:
+        with self._lock:
             return {s.name: _words(s.failure, s.failures) for s in self._sections.values() if s.failure or s.failures}
 
     def stop(self) -> None:
-        with self._changed:
+        with self._lock:
             self._is_stopping = True
-            self._changed.notify_all()
+            for section in self._sections.values():
+                if section.routine is not None:
+                    section.routine.stop()
 
     def _begin(self, section: _Section) -> None:
-        with self._changed:
+        with self._lock:
             self._sections[section.name] = section
-        threading.Thread(target=self._keep, args=(section,), name=f"section-{section.name}", daemon=True).start()
+            name = f"section-{section.name}"
+            section.routine = self._machine.clockwork.routine(lambda: self._once(section), name=name)
 
-    def _keep(self, section: _Section) -> None:
-        while True:
-            with self._changed:
-                pause = self._drift_s
-                if section.failure or section.failures:
-                    pause = min(pause, self._first_retry_s * 2.0 ** (section.retries - 1))
-                self._changed.wait_for(lambda: section.is_due or self._is_stopping, timeout=pause)
-                if self._is_stopping:
-                    return
-                section.is_due = False
-                number, body = section.wanted, section.body
-                is_asked, section.is_asked = section.is_asked, False
-            failure, failures = self._pass(section.name, body)
-            self._settle(section, number, failure, failures, is_asked=is_asked)
+    def _once(self, section: _Section) -> float | None:
+        """One pass over the section; the seconds until the next one."""
+        with self._lock:
+            if self._is_stopping:
+                return None
+            number, body = section.wanted, section.body
+            is_asked, section.is_asked = section.is_asked, False
+        failure, failures = self._pass(section.name, body)
+        self._settle(section, number, failure, failures, is_asked=is_asked)
+        pause = jitter.between(0.9 * self._drift_s, self._drift_s)
+        if failure or failures:
+            pause = min(pause, self._first_retry_s * 2.0 ** (section.retries - 1))
+        return pause
 
     def _pass(self, name: str, body: Document) -> tuple[Failure | None, Failures]:
         """What kept the section from being held, and the parts that failed though it is held."""
         try:
-            SECTIONS[name](body, self._machine)
+            SECTIONS[name](self._machine.opened(body), self._machine)
         except PartsFailed as error:
             return None, error.parts
         except DriverError as error:
@@ -152,7 +160,7 @@ class Convergence:
     def _settle(
         self, section: _Section, number: int, failure: Failure | None, failures: Failures, *, is_asked: bool
     ) -> None:
-        with self._changed:
+        with self._lock:
             before = (section.failure, section.failures)
             is_new = (failure, failures) != before or (failure is None and section.held != number)
             has_trouble = failure is not None or bool(failures)
@@ -161,9 +169,8 @@ class Convergence:
             if is_new and failure is None:
                 # What failed for want of this section (a bridge, a directory) may work now.
                 for other in self._sections.values():
-                    is_waiting = other is not section and (other.failure is not None or bool(other.failures))
-                    other.is_due = other.is_due or is_waiting
-                self._changed.notify_all()
+                    if other is not section and (other.failure is not None or other.failures):
+                        other.wake()
             section.held = number if failure is None else section.held
             section.failure, section.failures, section.has_passed = failure, failures, True
             section.retries = min(section.retries + 1, 20) if has_trouble else 0

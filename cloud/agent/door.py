@@ -8,12 +8,13 @@ import asyncio
 import ipaddress
 import json
 import logging
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cloud.agent import wording
+from cloud.agent import certificate, wording
 from cloud.agent.journal import Journal
 from cloud.agent.registry import STREAMS, Machine
 from cloud.common import tls
@@ -79,6 +80,7 @@ class Door:
         self._key = load_public_key(machine.config.ticket_key)
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
+        self._thread: threading.Thread | None = None
         self._streams: set[asyncio.Task[None]] = set()
         self.port = machine.config.stream_port
 
@@ -86,22 +88,36 @@ class Door:
         """Open the door. Raises OSError when the address or port cannot be had, or the certificate cannot be read."""
         config = self._machine.config
         context = tls.server_context(config.ca, config.certificate, config.key)
+        if (own := self._machine.resources.get(certificate.RESOURCE)) is not None:
+            # Streams that are open go on; whoever comes next is shown the new one.
+            own.on_installed(lambda: context.load_cert_chain(config.certificate, config.key))
         self._loop.run_until_complete(self._listen(context))
-        threading.Thread(target=self._loop.run_forever, name="door", daemon=True).start()
+        self._begin()
         log.info("stream door on %s port %d", config.address or "all addresses", self.port)
+
+    def let_in(self, stream: socket.socket) -> None:
+        """Serve a stream that comes from this very process, where many agents live in one: no port, no TLS."""
+        self._begin()
+        stream.setblocking(False)
+        asyncio.run_coroutine_threadsafe(self._loop.connect_accepted_socket(self._protocol, stream), self._loop)
 
     def stop(self) -> None:
         """Close the door and every stream."""
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    async def _listen(self, context: ssl.SSLContext) -> None:
-        def protocol() -> asyncio.StreamReaderProtocol:
-            reader = _Reader(limit=BUFFER_BYTES, loop=self._loop)
-            return asyncio.StreamReaderProtocol(reader, self._admit, loop=self._loop)
+    def _begin(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop.run_forever, name="door", daemon=True)
+            self._thread.start()
 
+    def _protocol(self) -> asyncio.StreamReaderProtocol:
+        reader = _Reader(limit=BUFFER_BYTES, loop=self._loop)
+        return asyncio.StreamReaderProtocol(reader, self._admit, loop=self._loop)
+
+    async def _listen(self, context: ssl.SSLContext) -> None:
         self._server = await self._loop.create_server(
-            protocol,
+            self._protocol,
             _own_address(self._machine.config.address),
             self.port,
             ssl=context,
@@ -129,6 +145,9 @@ class Door:
         try:
             if len(self._streams) > STREAMS_AT_ONCE:
                 raise TicketError("door_busy", "Too many streams are open on this machine.")
+            # Only a stream of this very process (`let_in`) comes without TLS.
+            if (connection := writer.get_extra_info("ssl_object")) is not None:
+                self._machine.peers.expect_welcome(connection)
             ticket = self._check(await _first_line(reader))
             await self._run(ticket, reader, writer)
         except (TicketError, DriverError) as error:

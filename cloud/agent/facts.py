@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,18 @@ UNTOLD_DISKS = ("loop", "ram", "zram", "nbd", "dm-", "md", "sr", "fd")
 SYSTEM = Path("/sys")
 
 
-def gather(machine: Machine) -> Document:
+def gather(machine: Machine, own: Mapping[str, Callable[[], Document]] | None = None) -> Document:
     """All facts as one flat document of JSON values. One that cannot be had is left out, with the reason in the log.
 
     hostname, os_name, kernel, architecture; cpu_model, cpu_threads, cpu_cores, cpu_flags; numa_nodes [{id, cpus,
     memory_bytes}]; memory_bytes; disks [{name, size_bytes, is_rotational, model}]; nics [{name, mac, mtu, is_up,
-    addresses ["10.0.0.1/24"]}]; versions {python, qemu, …}; and what the domains add.
+    addresses ["10.0.0.1/24"]}]; versions {python, qemu, …}; and what the domains add. `own` are the functions that know
+    the machine itself, where it is not this one.
     """
     facts: Document = {}
-    own = (_system, _processor, _memory, _numa, _disks, _nics, _versions)
-    for name, function in [(f.__name__, lambda _m, f=f: f()) for f in own] + list(FACTS.items()):
+    itself = {name: lambda _m, f=f: f() for name, f in (OWN if own is None else own).items()}
+    asked = itself | {"certificate": _certificate} | FACTS
+    for name, function in asked.items():
         try:
             found: dict[str, Any] = function(machine)
         except Exception:
@@ -43,6 +46,12 @@ def gather(machine: Machine) -> Document:
             else:
                 facts[key] = value
     return facts
+
+
+def _certificate(machine: Machine) -> Document:
+    """The agent's certificate, public as it is: whoever enrolled it before control kept its key learns that from it."""
+    path = machine.config.certificate
+    return {"certificate": path.read_text()} if path.exists() else {}
 
 
 def os_name() -> str:
@@ -156,3 +165,8 @@ def _versions() -> Document:
     if (module := sys.modules.get("libvirt")) is not None:
         versions["libvirt_python"] = str(module.getVersion())
     return {"versions": versions}
+
+
+OWN: Mapping[str, Callable[[], Document]] = {
+    function.__name__: function for function in (_system, _processor, _memory, _numa, _disks, _nics, _versions)
+}

@@ -26,11 +26,12 @@ class Heartbeat:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Beat no more, and take the last sign of life away: control need not wait for its time to run out."""
+    def stop(self, *, is_parting: bool = True) -> None:
+        """Beat no more; when parting, take the last sign of life away, so that control need not wait for its end."""
         self._stopping.set()
         self._thread.join(timeout=6)
-        self._link.part()
+        if is_parting:
+            self._link.part()
 
     def _work(self) -> None:
         is_heard = True

@@ -22,8 +22,9 @@ from cloud.agent import jitter
 from cloud.agent.config import AgentConfig
 from cloud.agent.link import tls_options
 from cloud.agent.registry import QUERIES, Machine
+from cloud.agent.transport import Transport
 from cloud.common.driver import DriverError
-from cloud.common.wire import Answer, Command, Desired, Document, Failure, Message, Query
+from cloud.common.wire import Answer, Document, Failure, Message, Query
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ LONGEST_PAUSE_S = 5.0
 ANSWER_QUEUE = "control.answers"
 
 M = TypeVar("M", bound=Message)
+Receive = Callable[[str, Document, bool], None]
+TASKS = ("agent.command", "agent.desired", "agent.query")
 
 
 class _Patient(Consumer):  # type: ignore[misc]
@@ -59,17 +62,22 @@ class _Undated(Request):  # type: ignore[misc]
 
 
 class Intake:
-    """The agent's Celery application and worker. `connected` is called at each connection to the broker."""
+    """The agent's Celery application and worker.
+
+    `receive` is given each message: its task (`agent.command`, …), its document, and whether it came by the bulk queue.
+    `connected` is called at each connection to the broker. `sign` gives what goes with a document to prove who sends it
+    to a task; what it raises, `send` does.
+    """
 
     def __init__(
         self,
         config: AgentConfig,
         *,
-        command: Callable[[Command, bool], None],
-        desired: Callable[[Desired], None],
-        query: Callable[[Query], None],
+        receive: Receive,
         connected: Callable[[], None],
+        sign: Callable[[str, Document], Document],
     ) -> None:
+        self._sign = sign
         self.app = application(config)
         self._answers = _queue(ANSWER_QUEUE)
         self._is_stopping = threading.Event()
@@ -82,27 +90,18 @@ class Intake:
 
         self.app.steps["consumer"].add(Greeting)
 
-        def take_command(task: Any, document: Document) -> None:
+        def take(task: Any, document: Document) -> None:
             is_bulk = str(task.request.delivery_info.get("routing_key", "")).endswith(".bulk")
-            if message := _read(Command, document):
-                command(message, is_bulk)
+            receive(task.name, document, is_bulk)
 
-        def take_desired(task: Any, document: Document) -> None:
-            if message := _read(Desired, document):
-                desired(message)
-
-        def take_query(task: Any, document: Document) -> None:
-            if message := _read(Query, document):
-                query(message)
-
-        for name, take in (("command", take_command), ("desired", take_desired), ("query", take_query)):
-            self.app.task(take, name=f"agent.{name}", bind=True, Request=_Undated)
+        for name in TASKS:
+            self.app.task(take, name=name, bind=True, Request=_Undated)
 
     def send(self, task: str, document: Document) -> None:
         """Put a document on control's queue. Raises when the broker cannot be reached."""
         self.app.send_task(
             task,
-            kwargs={"document": document},
+            kwargs={"document": document, "signature": self._sign(task, document)},
             queue=self._answers,
             ignore_result=True,
             retry=True,
@@ -134,15 +133,18 @@ class Intake:
 class Questions:
     """Answers queries in threads of their own; `answer` is given the query's id and the answer's document."""
 
-    def __init__(self, machine: Machine, answer: Callable[[str, Document], None], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        answer: Callable[[str, Document], None],
+        now: Callable[[], float],
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
         self._machine, self._answer, self._now = machine, answer, now
-        self._pool = ThreadPoolExecutor(QUERY_THREADS, thread_name_prefix="query")
+        self._pool = pool or ThreadPoolExecutor(QUERY_THREADS, thread_name_prefix="query")
 
     def take(self, query: Query) -> None:
         self._pool.submit(self._work, query)
-
-    def stop(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _work(self, query: Query) -> None:
         if query.expires < self._now():
@@ -159,7 +161,7 @@ class Questions:
             detail = f"This agent does not know {query.task}; upgrade it."
             return Answer(query.id, agent, failure=Failure("unsupported", "unknown_query", detail))
         try:
-            message = handler.message.from_document(query.body)
+            message = handler.message.from_document(self._machine.opened(query.body))
             return Answer(query.id, agent, handler.function(message, self._machine).to_document())
         except DriverError as error:
             return Answer(query.id, agent, failure=Failure(error.nature, error.code, error.detail))
@@ -170,17 +172,15 @@ class Questions:
 
 
 def application(config: AgentConfig) -> Celery:
-    """Celery as agents use it: JSON, early acknowledgement, own unacked keys, no results, nothing broadcast."""
+    """Celery as agents use it: JSON, early acknowledgement, nothing kept in Redis, no results, nothing broadcast."""
     own = f"agent.{config.uuid}"
     app = Celery(config.uuid, set_as_current=False)
     app.conf.update(
         broker_url=_broker_url(config),
+        broker_transport=Transport,
         broker_use_ssl=tls_options(config) or None,
         broker_transport_options={
             "priority_steps": [0],
-            "unacked_key": f"{own}.unacked",
-            "unacked_index_key": f"{own}.unacked_index",
-            "unacked_mutex_key": f"{own}.unacked_mutex",
             "socket_connect_timeout": 3,
             "socket_timeout": 10,
             "socket_keepalive": True,
@@ -215,7 +215,7 @@ def _queue(name: str) -> Queue:
     return Queue(name, routing_key=name, no_declare=True)
 
 
-def _read(kind: type[M], document: Any) -> M | None:
+def read(kind: type[M], document: Any) -> M | None:
     """The message, or None: one that makes no sense is logged without its content; control's deadline settles it."""
     try:
         return kind.from_document(document)

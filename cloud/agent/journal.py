@@ -54,15 +54,22 @@ class StoredSection:
 
 
 class Journal:
-    """The journal of agent `agent`, at `path`. Thread-safe. A journal of another agent at that path starts empty."""
+    """The journal of agent `agent`, at `path`, or in memory alone. Thread-safe.
 
-    def __init__(self, path: Path, agent: str) -> None:
+    A journal of another agent at that path starts empty. What was done before the machine was last started (another
+    `boot_id`) may be gone with that: such a command, asked for once more because its answer was lost, is done again.
+    """
+
+    def __init__(self, path: Path | None, agent: str, boot_id: str = "") -> None:
         self._agent = agent
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Autocommit: transactions are opened by hand where a rule reads and writes.
-        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-        path.chmod(0o600)
+        place = ":memory:" if path is None else path
+        self._database = sqlite3.connect(place, isolation_level=None, check_same_thread=False, timeout=10)
+        if path is not None:
+            path.chmod(0o600)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.executescript(_SCHEMA)
@@ -72,6 +79,10 @@ class Journal:
                 for table in ("keys", "resources", "sections", "nonces"):
                     database.execute(f"DELETE FROM {table}")  # noqa: S608 - literal names
             database.execute("INSERT OR REPLACE INTO meta VALUES ('agent', ?)", (agent,))
+            booted = database.execute("SELECT value FROM meta WHERE name = 'boot_id'").fetchone()
+            if booted is not None and booted[0] != boot_id:
+                database.execute("UPDATE keys SET answer = NULL WHERE direction = 'run'")
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('boot_id', ?)", (boot_id,))
 
     def close(self) -> None:
         with self._lock:

@@ -16,7 +16,8 @@ from redis.retry import Retry
 
 from cloud.agent import stream_client, wording
 from cloud.agent.config import AgentConfig
-from cloud.agent.outbox import Outbox
+from cloud.agent.outbox import Box
+from cloud.common import signing
 from cloud.common.wire import Document, Observation
 
 log = logging.getLogger(__name__)
@@ -29,19 +30,41 @@ EVERY_S = 1.0
 SILENT_FOR_S = 3.0
 
 
-class RedisLink:
-    """A machine's link to control (`registry.Link`), and the keys that the agent itself keeps."""
+class ClockUnknown(Exception):
+    """What is signed carries control's time, and that is not known yet: tried again a moment later."""
 
-    def __init__(self, config: AgentConfig, outbox: Outbox) -> None:
+
+class Clock:
+    """How far Redis' clock is ahead of this machine's, as last heard; None before. Several links may share one."""
+
+    def __init__(self) -> None:
+        self.skew_s: float | None = None
+
+    def read(self, client: Any) -> None:
+        """Ask Redis for its time. Raises redis.RedisError."""
+        before = time.time()
+        seconds, microseconds = client.time()
+        self.skew_s = seconds + microseconds / 1e6 - (before + time.time()) / 2
+
+
+class RedisLink:
+    """A machine's link to control (`registry.Link`), and the keys that the agent itself keeps.
+
+    Agents of one process may have one Redis client, `shared`, and one `clock`.
+    """
+
+    def __init__(self, config: AgentConfig, outbox: Box, *, shared: Any = None, clock: Clock | None = None) -> None:
         self._config = config
         self._outbox = outbox
-        self._redis: Any = client(config)
+        self._key = signing.password_hash(config.redis_password)
+        self._redis: Any = shared or client(config)
+        self._clock = clock or Clock()
         self._lock = threading.Lock()
         self._shown_at: dict[str, float] = {}
         self._asked_at: dict[str, float] = {}
         self._aborted: set[str] = set()
+        self._progress = f"mica:progress:{config.uuid}"
         self._silent_until = 0.0
-        self._skew_s: float | None = None
 
     def now(self) -> float:
         """Seconds since the epoch by Redis' clock, as last heard: deadlines and tickets are by control's time."""
@@ -49,12 +72,18 @@ class RedisLink:
 
     def said_at(self) -> float:
         """When something is said, for those who drop what is old: 0, not known, until Redis' clock was heard."""
-        return 0.0 if self._skew_s is None else self.now()
+        return 0.0 if self._clock.skew_s is None else self.now()
 
     @property
     def skew_s(self) -> float:
         """How far Redis' clock is ahead of this machine's; 0 until it was heard."""
-        return self._skew_s or 0.0
+        return self._clock.skew_s or 0.0
+
+    def sign(self, task: str, document: Document) -> Document:
+        """The signature of something said to control. Raises ClockUnknown until Redis' clock was heard."""
+        if self._clock.skew_s is None:
+            raise ClockUnknown("control's clock is not heard yet")
+        return signing.sign(self._key, task, document, agent=self._config.uuid, at=self.now())
 
     def publish(self, topic: str, body: Document) -> None:
         observation = Observation(self._config.uuid, topic, body, self.said_at())
@@ -69,14 +98,15 @@ class RedisLink:
             if time.monotonic() - self._shown_at.get(key, -EVERY_S) < EVERY_S and not is_end:
                 return
             self._shown_at[key] = time.monotonic()
-        self._try("SET", f"mica:progress:{key}", _json(document), "EX", PROGRESS_TTL_S)
+        self._try("HSET", self._progress, key, _json(document))
+        self._try("EXPIRE", self._progress, PROGRESS_TTL_S)
 
     def is_aborted(self, key: str) -> bool:
         with self._lock:
             if key in self._aborted or time.monotonic() - self._asked_at.get(key, -EVERY_S) < EVERY_S:
                 return key in self._aborted
             self._asked_at[key] = time.monotonic()
-        if self._try("EXISTS", f"mica:abort:{key}"):
+        if self._try("EXISTS", f"mica:abort:{self._config.uuid}:{key}"):
             with self._lock:
                 self._aborted.add(key)
             return True
@@ -89,15 +119,17 @@ class RedisLink:
             self._asked_at.pop(key, None)
             was_shown = self._shown_at.pop(key, None) is not None
         if was_shown:
-            self._try("DEL", f"mica:progress:{key}")
+            self._try("HDEL", self._progress, key)
 
     def beat(self, document: Document) -> None:
         """The sign of life, with the time by Redis' clock as `at`. Raises redis.RedisError."""
-        before = time.time()
-        seconds, microseconds = self._redis.time()
-        self._skew_s = seconds + microseconds / 1e6 - (before + time.time()) / 2
-        alive = _json({"at": self.now(), **document})
-        self._redis.set(f"mica:agent:{self._config.uuid}:alive", alive, ex=ALIVE_TTL_S)
+        self._clock.read(self._redis)
+        key, alive = self.alive(document)
+        self._redis.set(key, alive, ex=ALIVE_TTL_S)
+
+    def alive(self, document: Document) -> tuple[str, str]:
+        """The key and the text of a sign of life."""
+        return f"mica:agent:{self._config.uuid}:alive", _json({"at": self.now(), **document})
 
     def part(self) -> None:
         """Say that this agent stops, by taking the sign of life away."""

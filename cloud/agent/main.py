@@ -1,4 +1,4 @@
-"""The agent's entry point: `agent.pyz {run,preflight,csr,version}`.
+"""The agent's entry point: `agent.pyz {run,preflight,csr,simulate,selftest,version}`.
 
 `HANDLERS` is the one list of modules that register what an agent can do.
 """
@@ -15,7 +15,16 @@ from cloud.agent import config, version, wording
 
 log = logging.getLogger(__name__)
 
-HANDLERS = ("cloud.infra.agent.handlers", "compute.agent.handlers", "network.agent.handlers", "storage.agent.handlers")
+HANDLERS = (
+    "cloud.infra.agent.handlers",
+    "cloud.infra.agent.doctor",
+    "compute.agent.handlers",
+    "compute.agent.doctor",
+    "network.agent.handlers",
+    "network.agent.doctor",
+    "storage.agent.handlers",
+    "storage.agent.doctor",
+)
 # What only some kinds of machine have. Without it, a module that needs it registers nothing, and the facts say so.
 NATIVE_LIBRARIES = ("libvirt", "libvirt_qemu", "nftables", "rados", "rbd")
 # EX_CONFIG of sysexits.h.
@@ -49,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     preflight.add_argument("--folder", type=Path, action="append", default=[], help="a folder that needs room")
     csr = commands.add_parser("csr", help="print a certificate request; makes the key when it is absent")
     csr.add_argument("--uuid", required=True)
+    simulate = commands.add_parser("simulate", help="be the agents of simulated machines until told to stop")
+    simulate.add_argument("--directory", type=Path, required=True, help="where simulator.json is, or will be")
+    commands.add_parser("selftest", help="load everything that `run` needs, and print the version")
     commands.add_parser("version", help="print the version")
     given = parser.parse_args(arguments)
 
@@ -75,6 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for noisy in ("celery", "kombu"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    if given.command == "simulate":
+        from cloud.agent.simulator.process import Simulator
+
+        load_handlers()
+        Simulator(given.directory).run()
+        return 0
     try:
         found = config.load(given.config)
     except config.ConfigError as error:
@@ -82,7 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UNREADY_EXIT
     from cloud.agent.agent import Agent
 
-    Agent(found, load_handlers(), state_dir=given.state, run_dir=given.runtime).run()
+    left_out = load_handlers()
+    if given.command == "selftest":
+        print(version.current())
+        return 0
+    Agent(found, left_out, state_dir=given.state, run_dir=given.runtime).run()
     return 0
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from cloud.agent import jitter, wording
 from cloud.common.wire import Document
@@ -21,12 +22,18 @@ LONGEST_PAUSE_S = 5.0
 Send = Callable[[str, Document], None]
 
 
+class Box(Protocol):
+    """Whatever takes what an agent says."""
+
+    def put(self, task: str, document: Document) -> None: ...
+
+
 class Outbox:
     """Sends (task, document) pairs with `send`, which raises when control cannot be reached; then tries for ever."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, room: int = ROOM) -> None:
         self._send = send
-        self._waiting: deque[tuple[str, Document]] = deque(maxlen=ROOM)
+        self._waiting: deque[tuple[str, Document]] = deque(maxlen=room)
         self._changed = threading.Condition()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._work, name="outbox", daemon=True)
@@ -35,7 +42,7 @@ class Outbox:
         self._thread.start()
 
     def put(self, task: str, document: Document) -> None:
-        """Queue a document for the control task `task`; when ten thousand wait, the oldest is forgotten."""
+        """Queue a document for the control task `task`; when `room` (ten thousand) wait, the oldest is forgotten."""
         entry = (task, wording.fit(document))
         with self._changed:
             self._waiting.append(entry)

@@ -9,6 +9,8 @@
     @sampler                            def sample(machine: Machine) -> list[Sample]
     @fact                               def versions(machine: Machine) -> dict[str, Any]
     @on_start                           def begin(machine: Machine) -> None
+    @inspector("storage")               def look(asked: dict[str, Any], machine: Machine) -> dict[str, Any]
+    keeper("storage.thing", StorageKeeper())
 
 A handler is found by the `kind` of its message class. Handlers run in threads, raise `cloud.common.driver` errors and
 nothing else, and must bear being run twice. Which modules register is one literal list in `cloud.agent.main`.
@@ -16,14 +18,20 @@ nothing else, and must bear being run twice. Which modules register is one liter
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from cloud.agent.clockwork import Clockwork
 from cloud.agent.config import AgentConfig
-from cloud.common.driver import Aborted
+from cloud.agent.peers import Peers
+from cloud.common import sealing
+from cloud.common.driver import Aborted, Rejected
+from cloud.common.faults import Faults
 from cloud.common.tickets import Ticket
 from cloud.common.wire import Document, Message
 
@@ -66,7 +74,8 @@ class Machine:
     """The machine an agent runs on. `state_dir` survives restarts; `resources` is where drivers keep what lives long.
 
     Drivers put directories whose content belongs to the platform into `resources["platform_paths"]` (a set of Path):
-    the sampler counts them.
+    the sampler counts them. `endings` are called when the agent stops. Simulated drivers look
+    at `faults`, and a machine of the simulator has a `disk`: what of it outlives its deaths.
     """
 
     uuid: str
@@ -76,6 +85,19 @@ class Machine:
     link: Link = field(default_factory=Unlinked)
     resources: dict[str, Any] = field(default_factory=dict)
     is_stopping: threading.Event = field(default_factory=threading.Event)
+    clockwork: Clockwork = field(default_factory=Clockwork)
+    faults: Faults = field(default_factory=Faults)
+    endings: list[Callable[[], None]] = field(default_factory=list)
+    disk: dict[str, Any] | None = None
+
+    def opened(self, document: Document) -> Document:
+        """A message's body with its secrets, which are sealed to this machine, in clear. Raises Transient."""
+        return sealing.opened(document, self.uuid, self.config.key)
+
+    @cached_property
+    def peers(self) -> Peers:
+        """Whom this machine refuses at its stream door, and does not speak to at another's."""
+        return Peers(self.state_dir / "revoked.json")
 
     def publish(self, topic: str, body: Document) -> None:
         """Tell control what was seen, as `compute.domain_event`. Never blocks, keeps order, is lost on a crash."""
@@ -84,9 +106,17 @@ class Machine:
     def open_stream(self, address: str, port: int, ticket: str) -> socket.socket:
         """A blocking TLS socket to another agent's stream door, past its greeting: raw bytes both ways from here.
 
-        Raises Transient when it cannot be reached, Rejected (with the door's code) when the door refuses the ticket.
+        Raises Transient when it cannot be reached, Rejected (with the door's code) when the door refuses the ticket,
+        and `certificate_revoked` when the other agent's certificate was revoked.
         """
-        return self.link.open_stream(address, port, ticket)
+        stream = self.link.open_stream(address, port, ticket)
+        if isinstance(stream, ssl.SSLSocket):
+            try:
+                self.peers.expect_welcome(stream)
+            except Rejected:
+                stream.close()
+                raise
+        return stream
 
 
 @dataclass
@@ -147,6 +177,20 @@ class QueryHandler:
     function: Callable[[Any, Machine], Message]
 
 
+class Keeper(Protocol):
+    """Takes things of one kind out of the way, for the doctor. Each act is idempotent: done already is success.
+
+    `id` is the quarantine's own name for the thing, a canonical uuid; `thing` says which one it is. Raises Rejected
+    where the thing is in use, or something else is where it should go back to.
+    """
+
+    def set_aside(self, id: str, thing: Document, machine: Machine) -> None: ...
+
+    def put_back(self, id: str, thing: Document, machine: Machine) -> None: ...
+
+    def purge(self, id: str, thing: Document, machine: Machine) -> None: ...
+
+
 COMMANDS: dict[str, CommandHandler] = {}
 QUERIES: dict[str, QueryHandler] = {}
 SECTIONS: dict[str, Callable[[Document, Machine], None]] = {}
@@ -154,6 +198,8 @@ STREAMS: dict[str, Stream] = {}
 SAMPLERS: dict[str, Callable[[Machine], list[Sample]]] = {}
 FACTS: dict[str, Callable[[Machine], Document]] = {}
 STARTS: dict[str, Callable[[Machine], None]] = {}
+INSPECTORS: dict[str, Callable[[Document, Machine], Document]] = {}
+KEEPERS: dict[str, Keeper] = {}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -225,6 +271,21 @@ def on_start(function: F) -> F:
     """Register `fn(machine) -> None`, called once before work is taken; start event threads here (daemon ones)."""
     _add(STARTS, _place(function), function)
     return function
+
+
+def inspector(part: str) -> Callable[[F], F]:
+    """Register what the doctor's one query looks at, `fn(asked, machine) -> dict`: what is there, within a second."""
+
+    def register(function: F) -> F:
+        _add(INSPECTORS, part, function)
+        return function
+
+    return register
+
+
+def keeper(kind: str, keeps: Keeper) -> None:
+    """Register who sets things of this kind aside, puts them back and purges them."""
+    _add(KEEPERS, kind, keeps)
 
 
 def _place(function: Callable[..., Any]) -> str:

@@ -34,20 +34,25 @@ def connect(config: AgentConfig, address: str, port: int, ticket: str) -> ssl.SS
     except OSError as error:
         plain.close()
         raise Transient("stream_untrusted", f"{address}:{port} is not the agent {agent}: {error}") from error
+    knock(stream, ticket, f"{address}:{port}")
+    return stream
+
+
+def knock(stream: socket.socket, ticket: str, name: str) -> None:
+    """Show the ticket to the door at the other end, and go past its greeting. Raises Transient, Rejected."""
     try:
         stream.sendall(json.dumps({"ticket": ticket}).encode() + b"\n")
         greeting = json.loads(_line(stream))
     except (OSError, ValueError) as error:
         stream.close()
-        raise Transient("stream_broken", f"The agent at {address}:{port} broke off: {error}") from error
+        raise Transient("stream_broken", f"The agent at {name} broke off: {error}") from error
     if not greeting.get("ok"):
         stream.close()
         raise Rejected(str(greeting.get("code", "refused")), str(greeting.get("detail", "The stream was refused.")))
     stream.settimeout(SILENCE_S)
-    return stream
 
 
-def _line(stream: ssl.SSLSocket) -> bytes:
+def _line(stream: socket.socket) -> bytes:
     """One line and not a byte more: what follows are the verb's."""
     line = b""
     while not line.endswith(b"\n"):

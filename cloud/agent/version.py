@@ -1,6 +1,9 @@
-"""Which agent this is."""
+"""Which agent this is, and which others it can speak with."""
 
 VERSION = "0.1.0"
+# Grows by one with each release that changes what control and agents say to each other. One release apart is borne:
+# unknown fields are dropped and missing ones take their defaults (`cloud.common.wire`).
+PROTOCOL = 1
 
 
 def current() -> str:
@@ -11,3 +14,8 @@ def current() -> str:
     except ImportError:
         return f"{VERSION}+dev"
     return f"{VERSION}+{BUILD}"
+
+
+def understands(protocol: int) -> bool:
+    """Whether the other end speaks as this release, the one before it or the one after it does."""
+    return abs(protocol - PROTOCOL) <= 1

@@ -20,6 +20,28 @@ BULK_THREADS = 4
 # They wait for guests, which costs next to nothing; threads are made as they are needed.
 PATIENT_THREADS = 64
 
+
+@dataclass(frozen=True)
+class Pools:
+    """The threads that commands are worked on in; a thousand simulated agents share theirs."""
+
+    quick: ThreadPoolExecutor
+    bulk: ThreadPoolExecutor
+    patient: ThreadPoolExecutor
+
+    @classmethod
+    def made(cls, quick: int = QUICK_THREADS, bulk: int = BULK_THREADS, patient: int = PATIENT_THREADS) -> "Pools":
+        return cls(
+            ThreadPoolExecutor(quick, thread_name_prefix="quick"),
+            ThreadPoolExecutor(bulk, thread_name_prefix="bulk"),
+            ThreadPoolExecutor(patient, thread_name_prefix="patient"),
+        )
+
+    def stop(self) -> None:
+        for pool in (self.quick, self.bulk, self.patient):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
 Now = Callable[[], float]
 Post = Callable[[Answer], None]
 
@@ -42,15 +64,19 @@ class Workshop:
     """
 
     def __init__(
-        self, machine: Machine, journal: Journal, post: Post, now: Now, forget: Callable[[str], None] = lambda key: None
+        self,
+        machine: Machine,
+        journal: Journal,
+        post: Post,
+        now: Now,
+        forget: Callable[[str], None] = lambda key: None,
+        pools: Pools | None = None,
     ) -> None:
         self._machine, self._journal, self._post, self._now, self._forget = machine, journal, post, now, forget
         self._lock = threading.Condition()
         self._entries: dict[str, _Entry] = {}
         self._lanes: dict[str, deque[_Entry]] = {}
-        self._quick = ThreadPoolExecutor(QUICK_THREADS, thread_name_prefix="quick")
-        self._bulk = ThreadPoolExecutor(BULK_THREADS, thread_name_prefix="bulk")
-        self._patient = ThreadPoolExecutor(PATIENT_THREADS, thread_name_prefix="patient")
+        self._pools, self._has_own_pools = pools or Pools.made(), pools is None
         self._is_stopping = False
 
     def in_work(self) -> list[str]:
@@ -90,6 +116,23 @@ class Workshop:
         for each in answers:
             self._post(each)
 
+    def drop_aborted(self) -> None:
+        """Answer for commands that control has cancelled while they wait for a thread; called each second.
+
+        Those at work look at their tokens themselves.
+        """
+        with self._lock:
+            waiting = [entry for entry in self._entries.values() if not entry.has_begun]
+        for entry in waiting:
+            if not self._machine.link.is_aborted(entry.command.key):
+                continue
+            with self._lock:
+                if entry.has_begun or entry.is_dropped or self._is_stopping:
+                    continue
+                answer = self._drop(entry)
+            self._forget(entry.command.key)
+            self._post(answer)
+
     def stop(self, within_s: float) -> None:
         """Take no more; let short work end, break bulk work off (control sends it again): `within_s` at most."""
         with self._lock:
@@ -99,8 +142,8 @@ class Workshop:
                     entry.is_interrupted = True
                     entry.call.cancelled.set()
             self._lock.wait_for(lambda: not self._entries, timeout=within_s)
-        for pool in (self._quick, self._bulk, self._patient):
-            pool.shutdown(wait=False, cancel_futures=True)
+        if self._has_own_pools:
+            self._pools.stop()
 
     def _cancel_run(self, undo: Command) -> list[Answer]:
         """Cancel the run of a step whose undo has come. One that has not begun makes way at once, with an answer."""
@@ -111,15 +154,21 @@ class Workshop:
                 continue
             entry.call.cancelled.set()
             if not entry.has_begun:
-                entry.is_dropped = True
-                self._remove(entry)
-                aborted = Aborted()
-                answers.append(self._failed(command, aborted.nature, aborted.code, aborted.detail))
-                self._journal.finish(answers[-1])
+                answers.append(self._drop(entry))
         return answers
 
+    def _drop(self, entry: _Entry) -> Answer:
+        """Take a command that has not begun off its lane; what is answered for it."""
+        entry.is_dropped = True
+        self._remove(entry)
+        aborted = Aborted()
+        answer = self._failed(entry.command, aborted.nature, aborted.code, aborted.detail)
+        self._journal.finish(answer)
+        return answer
+
     def _submit(self, entry: _Entry) -> None:
-        pool = self._bulk if entry.is_bulk else self._patient if entry.is_patient else self._quick
+        pools = self._pools
+        pool = pools.bulk if entry.is_bulk else pools.patient if entry.is_patient else pools.quick
         pool.submit(self._work, entry)
 
     def _work(self, entry: _Entry) -> None:
@@ -191,7 +240,7 @@ class Workshop:
         if handler is None:
             raise Unsupported("unknown_command", f"This agent does not know {command.task}; upgrade it.")
         try:
-            message = handler.message.from_document(command.body)
+            message = handler.message.from_document(self._machine.opened(command.body))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise Rejected("malformed_command", f"This agent cannot read {command.task}: {error}") from error
         entry.call.check_aborted()

@@ -18,8 +18,12 @@ def told(problems: dict[str, Problem]) -> Iterator[None]:
         with transaction.atomic():
             yield
     except IntegrityError as error:
-        diagnosis = getattr(error.__cause__, "diag", None)
-        problem = problems.get(getattr(diagnosis, "constraint_name", None) or "")
+        problem = problems.get(broken(error))
         if problem is None:
             raise
         raise problem from error
+
+
+def broken(error: IntegrityError) -> str:
+    """The name of the constraint that was broken; "" when the database does not say."""
+    return getattr(getattr(error.__cause__, "diag", None), "constraint_name", None) or ""

@@ -1,4 +1,4 @@
-"""Doing a thing once at a time across all processes."""
+"""Doing a thing once at a time across all processes; keeping others off until a transaction ends."""
 
 import functools
 import zlib
@@ -32,3 +32,18 @@ def once(name: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
         return guarded
 
     return decorate
+
+
+def hold(name: str) -> None:
+    """Wait for, and hold until the caller's transaction ends, what `share` of this name keeps others from holding."""
+    _lock("pg_advisory_xact_lock", name)
+
+
+def share(name: str) -> None:
+    """Keep, until the caller's transaction ends, others from `hold`ing this name; any number may share it at once."""
+    _lock("pg_advisory_xact_lock_shared", name)
+
+
+def _lock(function: str, name: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {function}(hashtextextended(%s, 0))", [name])

@@ -1,22 +1,26 @@
 """The bases every resource stands on. Abstract models only: this app has no tables."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self
 
 from django.db import models
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _
 
 from cloud.common.actor import Actor
 from cloud.common.errors import Conflict, Missing
+from cloud.common.text import filled
 
 JobFinder = Callable[[uuid.UUID], str | None]
+Refusal = Callable[[uuid.UUID], None]
 _job_finders: list[JobFinder] = []
+_refusals: list[Refusal] = []
 
 
-def fill_job_finder(find: JobFinder) -> None:
-    """Say who finds the job at work on a resource (its address in the API); called once, by `cloud.jobs`."""
-    _job_finders[:] = [find]
+def fill_job_finder(find: JobFinder, expect_none_owed: Refusal) -> None:
+    """Say who finds the job at work on a resource (its address in the API), and who raises Conflict for what an ended
+    job still owes there; called once, by `cloud.jobs`."""
+    _job_finders[:], _refusals[:] = [find], [expect_none_owed]
 
 
 class ResourceQuerySet(models.QuerySet[Any]):
@@ -72,21 +76,37 @@ class Stateful(models.Model):
     def expect_state(self, *states: str) -> None:
         """Raise Conflict unless the state is one of these and no job is at work on the resource; it names that job."""
         if self.activity:
-            raise Conflict(
-                _("%(name)s is busy: %(activity)s.") % {"name": self, "activity": self.activity},
-                code="busy",
-                advice=_("Wait for the running job or cancel it, then try again."),
-                activity=self.activity,
-                job=next((find(self.pk) for find in _job_finders), None),
-            )
+            for expect_none_owed in _refusals:
+                expect_none_owed(self.pk)
+            raise busy(self, next((find(self.pk) for find in _job_finders), None))
         if self.state not in states:
-            raise Conflict(
-                _("%(name)s is %(state)s; this needs %(states)s.")
-                % {"name": self, "state": self.state, "states": ", ".join(states)},
-                code="wrong_state",
-                state=self.state,
-                needed=list(states),
-            )
+            raise wrong_state(self, states)
+
+
+def busy(row: Any, job: str | None) -> Conflict:
+    """Why nothing else can be done with the row now: a job is at work on it, at this address in the API."""
+    return Conflict(
+        filled(_("%(name)s is busy: %(activity)s."), name=str(row), activity=getattr(row, "activity", "") or "…"),
+        code="busy",
+        advice=_("Wait for the running job or cancel it, then try again."),
+        activity=getattr(row, "activity", ""),
+        job=job,
+    )
+
+
+def wrong_state(row: Any, states: Iterable[str]) -> Conflict:
+    """Why an act that needs one of these states cannot be done with the row."""
+    return Conflict(
+        filled(
+            _("%(name)s is %(state)s; this needs %(states)s."),
+            name=str(row),
+            state=row.state,
+            states=", ".join(states),
+        ),
+        code="wrong_state",
+        state=row.state,
+        needed=list(states),
+    )
 
 
 class Availability(models.TextChoices):

@@ -24,16 +24,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-CA_DAYS = 3650
-SERVER_DAYS = 825
-AGENT_DAYS = 1825
+CA_LIFE = timedelta(days=3650)
+SERVER_LIFE = timedelta(days=825)
+AGENT_LIFE = timedelta(days=90)
 RENEW_BEFORE = timedelta(days=30)
 CLOCKS_APART = timedelta(hours=1)
 PRIVATE, PUBLIC = 0o600, 0o644
@@ -45,10 +47,11 @@ class PkiError(Exception):
 
 @dataclass(frozen=True)
 class Signed:
-    """A certificate as PEM, and its serial number as hexadecimal text."""
+    """A certificate as PEM, its serial number as hexadecimal text, and its end."""
 
     certificate: str
     serial: str
+    expires_at: datetime
 
 
 def init(directory: Path) -> None:
@@ -84,7 +87,7 @@ def issue(
         if key_path.exists() and _still_good(directory, certificate_path, name, addresses, dns, is_client):
             return
         key = ec.generate_private_key(ec.SECP256R1())
-        signed = _sign(directory, name, key.public_key(), addresses, dns, days=SERVER_DAYS, is_client=is_client)
+        signed = _sign(directory, name, key.public_key(), addresses, dns, life=SERVER_LIFE, is_client=is_client)
         out.parent.mkdir(parents=True, exist_ok=True)
         # The certificate last: it is what says that a pair is complete.
         certificate_path.unlink(missing_ok=True)
@@ -92,7 +95,9 @@ def issue(
         _write(certificate_path, signed.certificate.encode(), PUBLIC)
 
 
-def sign_request(directory: Path, request_pem: str, *, agent: str, addresses: Sequence[str] = ()) -> Signed:
+def sign_request(
+    directory: Path, request_pem: str, *, agent: str, addresses: Sequence[str] = (), life: timedelta = AGENT_LIFE
+) -> Signed:
     """Sign an agent's certificate request: client and server certificate for the uuid `agent` and its addresses.
 
     Of the request only the public key is taken. `addresses` may hold IP addresses and DNS names. Raises PkiError when
@@ -112,7 +117,35 @@ def sign_request(directory: Path, request_pem: str, *, agent: str, addresses: Se
         raise PkiError("the certificate request has no elliptic-curve key")
     addresses_ip = [a for a in addresses if _is_address(a)]
     dns = [agent, *(a for a in addresses if not _is_address(a))]
-    return _sign(directory, agent, public_key, addresses_ip, dns, days=AGENT_DAYS, is_client=True)
+    return _sign(directory, agent, public_key, addresses_ip, dns, life=life, is_client=True)
+
+
+def is_certificate_of(certificate_pem: str, request_pem: str) -> bool:
+    """Whether the certificate has the key that a request asks one for."""
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+        asked = x509.load_pem_x509_csr(request_pem.encode())
+    except ValueError:
+        return False
+    return _public(certificate.public_key()) == _public(asked.public_key())
+
+
+def lifetime(certificate: x509.Certificate) -> tuple[datetime, datetime]:
+    """From when until when the certificate is good."""
+    if hasattr(certificate, "not_valid_after_utc"):
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    # cryptography 38 tells the same without its time zone.
+    return certificate.not_valid_before.replace(tzinfo=UTC), certificate.not_valid_after.replace(tzinfo=UTC)
+
+
+def serial_of(number: int) -> str:
+    """A serial number as it is written everywhere: hexadecimal, lower case, without leading zeros."""
+    return f"{number:x}"
+
+
+def _public(key: Any) -> bytes:
+    encoded: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return encoded
 
 
 def request(key_path: Path, agent: str) -> str:
@@ -129,6 +162,22 @@ def request(key_path: Path, agent: str) -> str:
     return made.public_bytes(serialization.Encoding.PEM).decode()
 
 
+def checked_certificate(directory: Path, certificate: str, *, agent: str) -> Signed:
+    """A certificate that an agent shows, if this platform's CA signed it for that agent. Raises PkiError otherwise."""
+    try:
+        found = x509.load_pem_x509_certificate(certificate.encode())
+        authority, _key = _authority(directory)
+        authority_key = authority.public_key()
+        assert isinstance(authority_key, ec.EllipticCurvePublicKey)
+        authority_key.verify(found.signature, found.tbs_certificate_bytes, ec.ECDSA(hashes.SHA256()))
+    except (ValueError, InvalidSignature) as error:
+        raise PkiError("the certificate was not signed by this platform") from error
+    names = [str(a.value) for a in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if names != [agent]:
+        raise PkiError(f"the certificate is for {', '.join(names) or 'nobody'}, not for {agent}")
+    return Signed(certificate, serial_of(found.serial_number), lifetime(found)[1])
+
+
 def _sign(
     directory: Path,
     name: str,
@@ -136,7 +185,7 @@ def _sign(
     addresses: Sequence[str],
     dns: Sequence[str],
     *,
-    days: int,
+    life: timedelta,
     is_client: bool,
 ) -> Signed:
     authority, authority_key = _authority(directory)
@@ -144,7 +193,7 @@ def _sign(
     names: list[x509.GeneralName] = [x509.DNSName(n) for n in dns]
     names += [x509.IPAddress(ipaddress.ip_address(a)) for a in addresses]
     builder = (
-        _builder(name, authority.subject, public_key, days)
+        _builder(name, authority.subject, public_key, life)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(is_ca=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -157,7 +206,7 @@ def _sign(
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     certificate = builder.sign(authority_key, hashes.SHA256())
     pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
-    return Signed(pem, f"{certificate.serial_number:x}")
+    return Signed(pem, serial_of(certificate.serial_number), lifetime(certificate)[1])
 
 
 def _make_authority(directory: Path) -> None:
@@ -165,7 +214,7 @@ def _make_authority(directory: Path) -> None:
     # A name of its own, so that nobody takes the certificate of an earlier CA for one of this.
     name = f"Mica CA {secrets.token_hex(4)}"
     certificate = (
-        _builder(name, _name(name), key.public_key(), CA_DAYS)
+        _builder(name, _name(name), key.public_key(), CA_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(is_ca=True), critical=True)
         .sign(key, hashes.SHA256())
@@ -175,7 +224,7 @@ def _make_authority(directory: Path) -> None:
 
 
 def _builder(
-    subject: str, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days: int
+    subject: str, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, life: timedelta
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -185,7 +234,7 @@ def _builder(
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCKS_APART)
-        .not_valid_after(now + timedelta(days=days))
+        .not_valid_after(now + life)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
 
@@ -212,7 +261,7 @@ def _still_good(
         return False
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
     authority, _ = _authority(directory)
-    if certificate.issuer != authority.subject or certificate.not_valid_after_utc < datetime.now(UTC) + RENEW_BEFORE:
+    if certificate.issuer != authority.subject or lifetime(certificate)[1] < datetime.now(UTC) + RENEW_BEFORE:
         return False
     if certificate.subject != _name(name):
         return False

@@ -15,6 +15,29 @@ Document = dict[str, Any]
 Direction = Literal["run", "undo"]
 
 
+# Marks a text field of a message as secret: `field(default="", repr=False, metadata=SECRET)`. On its way to a machine
+# it is sealed (`cloud.common.sealing`), and opened when the handler is called.
+SECRET = {"secret": True}
+
+
+class Secret(str):
+    """A secret text in a document that has not left this process yet: it does not show in logs or messages."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "•••"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "•••"
+
+    def reveal(self) -> str:
+        """The text itself."""
+        return str.__str__(self)
+
+
 @dataclass(frozen=True)
 class Message:
     """Base of everything asked of an agent or answered by it. `kind` names the handler, as `app.verb_noun`."""
@@ -118,7 +141,7 @@ class Hello(Message):
     """An agent's first word after it starts. `boot_id` changes when the machine was restarted.
 
     `failures` are the parts of sections that fail, as documents of `Failure` by section and part; a section that was
-    not looked at yet is absent. `at` as in `Held`.
+    not looked at yet is absent. `at` as in `Held`. `protocol` is the number of `cloud.agent.version`.
     """
 
     agent: str
@@ -128,6 +151,7 @@ class Hello(Message):
     held: dict[str, int] = field(default_factory=dict)
     failures: dict[str, Document] = field(default_factory=dict)
     at: float = 0.0
+    protocol: int = 1
 
 
 @dataclass(frozen=True)
@@ -142,12 +166,17 @@ class Observation(Message):
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: _plain_field(f, getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     return value
+
+
+def _plain_field(known: "dataclasses.Field[Any]", value: Any) -> Any:
+    is_secret = known.metadata.get("secret") and isinstance(value, str) and value
+    return Secret(value) if is_secret else _plain(value)
 
 
 def storable(document: Document) -> Document:
@@ -169,6 +198,8 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _build(hint: Any, value: Any) -> Any:
+    if isinstance(value, Secret):
+        return value.reveal()
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:

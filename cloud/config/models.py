@@ -1,6 +1,7 @@
 """Overrides of declared settings: a global value, or one for a single resource."""
 
 import uuid
+from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -16,6 +17,8 @@ class Override(models.Model):
     value = models.JSONField()
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
+
+    notes: list[Any] = []  # what whoever has just changed it should know
 
     class Meta:
         ordering = ["name", "scope_type", "scope_uuid"]

@@ -1,8 +1,10 @@
 """Settings that an administrator may change while the platform runs: declared in code, beside the app they serve."""
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
+from uuid import UUID
 
 from django.utils.translation import gettext as _
 
@@ -107,3 +109,30 @@ def find(name: str) -> Setting:
         return _DECLARED[name]
     except KeyError:
         raise Missing(_("There is no setting %(name)s.") % {"name": name}, code="unknown_setting") from None
+
+
+# A setting's name and the resource it changed for (none: globally) → what whoever changes it should know.
+Reaction = Callable[[str, UUID | None], Iterable[Any]]
+R = TypeVar("R", bound=Reaction)
+_reactions: dict[str, list[Reaction]] = {}
+
+
+def on_change(*names: str) -> Callable[[R], R]:
+    """Register what follows from a change of these settings, for what is kept by their values.
+
+    Called in the transaction of the change, after the value was written; its words are told to whoever changes it.
+    """
+
+    def register(reaction: R) -> R:
+        for name in names:
+            reactions = _reactions.setdefault(name, [])
+            if reaction not in reactions:
+                reactions.append(reaction)
+        return reaction
+
+    return register
+
+
+def react(name: str, scope_uuid: UUID | None) -> list[Any]:
+    """Let follow what follows from a change; what is to be told of it."""
+    return [note for reaction in _reactions.get(name, []) for note in reaction(name, scope_uuid)]

@@ -1,6 +1,7 @@
 """The values of settings: reading them cheaply, changing them with rights, rules and audit."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +42,18 @@ def value(name: str, *scopes: Any) -> Any:
     return found
 
 
+def stored(*names: str) -> Callable[..., Any]:
+    """A reader of these settings as the database has them at this moment: `read(name, *uuids)`, the most specific
+    resource first. One query; nothing remembered is used, so what is kept by a setting can be computed from it."""
+    held = {(row.name, row.scope_uuid): row.value for row in Override.objects.filter(name__in=names)}
+
+    def read(name: str, *uuids: UUID) -> Any:
+        default = registry.find(name).default
+        return next((held[name, uuid] for uuid in (*uuids, None) if (name, uuid) in held), default)
+
+    return read
+
+
 def forget() -> None:
     """Drop what this process remembers of the values."""
     _cache.clear()
@@ -59,8 +72,8 @@ def effective() -> list[tuple[registry.Setting, Any, str]]:
 def change(name: str, *, value: Any, actor: Actor, scope_type: str = "", scope_uuid: UUID | None = None) -> Override:
     """Give a setting a value, globally or for one resource.
 
-    Raises Missing when the setting or the resource is unknown, Invalid when the value does not fit or the setting
-    cannot be overridden for that kind of resource.
+    What whoever changes it should know is in `notes` of the answer. Raises Missing when the setting or the resource is
+    unknown, Invalid when the value does not fit or the setting cannot be overridden for that kind of resource.
     """
     actor.require("setting.change")
     setting = registry.find(name)
@@ -70,19 +83,25 @@ def change(name: str, *, value: Any, actor: Actor, scope_type: str = "", scope_u
     )
     audit.record("setting.change", actor=actor, resource=scope, detail={"setting": name, "value": row.value})
     _forget_now_and_on_commit()
+    row.notes = registry.react(name, scope_uuid)
     return row
 
 
 @transaction.atomic
-def reset(name: str, *, actor: Actor, scope_type: str = "", scope_uuid: UUID | None = None) -> None:
-    """Take an override back; absent is fine. The overrides of a resource that is gone can be taken back too."""
+def reset(name: str, *, actor: Actor, scope_type: str = "", scope_uuid: UUID | None = None) -> list[Any]:
+    """Take an override back; absent is fine. The overrides of a resource that is gone can be taken back too.
+
+    Returns what whoever does it should know.
+    """
     actor.require("setting.change")
     registry.find(name)
     deleted, _rows = Override.objects.filter(name=name, scope_type=scope_type, scope_uuid=scope_uuid).delete()
-    if deleted:
-        detail = {"setting": name, "scope_type": scope_type, "scope_uuid": str(scope_uuid or "")}
-        audit.record("setting.reset", actor=actor, detail=detail)
-        _forget_now_and_on_commit()
+    if not deleted:
+        return []
+    detail = {"setting": name, "scope_type": scope_type, "scope_uuid": str(scope_uuid or "")}
+    audit.record("setting.reset", actor=actor, detail=detail)
+    _forget_now_and_on_commit()
+    return registry.react(name, scope_uuid)
 
 
 def _resolve(setting: registry.Setting, uuids: tuple[UUID, ...]) -> tuple[Any, str]:

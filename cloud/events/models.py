@@ -5,6 +5,7 @@ import uuid
 from django.db import models
 
 from cloud.common.actor import Actor
+from cloud.common.search import search_index, search_text
 
 
 class Result(models.TextChoices):
@@ -47,6 +48,7 @@ class AuditRecord(models.Model):
     job_uuid = models.UUIDField(null=True)
     result = models.CharField(max_length=16, choices=Result, default=Result.SUCCEEDED)
     detail = models.JSONField(default=dict, blank=True)
+    search_text = search_text("action", "actor_name", "resource_name")
 
     objects = AuditQuerySet.as_manager()
 
@@ -59,6 +61,7 @@ class AuditRecord(models.Model):
             models.Index(fields=["actor_uuid", "created_at"], name="audit_actor_created"),
             models.Index(fields=["action", "created_at"], name="audit_action_created"),
             models.Index(fields=["job_uuid"], name="audit_job", condition=models.Q(job_uuid__isnull=False)),
+            search_index("audit_search"),
         ]
 
     def __str__(self) -> str:

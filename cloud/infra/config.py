@@ -8,6 +8,24 @@ GIB = 1024**3
 SCOPES = ("zone", "cluster", "host")
 
 declare(
+    "agent.certificate_life_days",
+    "integer",
+    90,
+    minimum=30,
+    maximum=825,
+    label=_("Life of agents' certificates in days"),
+    help=_("A machine asks for a new one by itself when two thirds of it are over."),
+)
+declare(
+    "agent.upgrades_at_once",
+    "integer",
+    1,
+    minimum=1,
+    maximum=100,
+    label=_("Agents upgraded at once"),
+    help=_("How many machines at a time, when all agents are upgraded. It stops at the first that does not come back."),
+)
+declare(
     "host.cpu_overprovisioning",
     "ratio",
     10.0,
@@ -36,4 +54,22 @@ declare(
     scopes=SCOPES,
     label=_("Reserved memory"),
     help=_("Memory of a host that is kept for the host itself."),
+)
+declare(
+    "doctor.quarantine_days",
+    "integer",
+    7,
+    minimum=1,
+    maximum=366,
+    label=_("Days in quarantine"),
+    help=_("What the doctor takes out of the way can be put back for so many days; then it is removed."),
+)
+declare(
+    "doctor.patience",
+    "duration_s",
+    300,
+    minimum=10,
+    maximum=86400,
+    label=_("Patience of the doctor"),
+    help=_("How long a job or a machine may lag behind before the doctor tells of it."),
 )

@@ -7,23 +7,24 @@ import configparser
 import hashlib
 import io
 import json
+import logging
 import secrets as random
-import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
 
-from cloud.common import pki, tls
+from cloud.common import pki, sealing, tls
 from cloud.common.driver import Rejected
-from cloud.infra import secrets
+from cloud.infra import certificates, releases, secrets
 from cloud.infra.drivers import redis_acl, vmauth
-from cloud.infra.drivers.ssh import Remote, resolve
+from cloud.infra.drivers.ssh import Remote
 from cloud.infra.models import Agent
 from cloud.infra.streams import STREAM_PORT
 from cloud.jobs import agents
+
+log = logging.getLogger(__name__)
 
 BUNDLE = "/opt/mica/agent.pyz"
 CONFIG = "/etc/mica/agent"
@@ -82,15 +83,9 @@ SUPERVISOR_PROGRAM = unit_file(
 )
 
 
-@cache
 def bundle() -> bytes:
-    """The agent as one file, built once a process, so that a new release is what a restarted worker installs."""
-    from cloud.agent import bundle as builder
-
-    with tempfile.TemporaryDirectory(prefix="mica-agent-") as folder:
-        out = Path(folder) / "agent.pyz"
-        builder.build(out)
-        return out.read_bytes()
+    """The agent as one file."""
+    return releases.current().content
 
 
 def keep_present(remote: Remote, agent: Agent) -> None:
@@ -118,18 +113,33 @@ def bring_back(remote: Remote) -> None:
     remote.check(["sh", "-c", script, "sh", BEFORE, BUNDLE, CONFIG])
 
 
-def sign(remote: Remote, agent: Agent) -> str:
-    """Have the machine make a key and ask for a certificate; sign it and put it there. Returns the serial number."""
+def sign(remote: Remote, agent: Agent) -> None:
+    """Have the machine make a key and ask for a certificate; sign it and put it there."""
     request = remote.check([*PYTHON, "csr", "--uuid", str(agent.pk)])
     directory: Path = settings.MICA["pki"]
-    addresses = sorted({agent.address, resolve(agent.address, agent.ssh_port, may_loop=True)})
-    try:
-        signed = pki.sign_request(directory, request, agent=str(agent.pk), addresses=addresses)
-    except pki.PkiError as error:
-        raise Rejected("certificate_refused", str(error)) from error
+    signed = certificates.sign(agent, request)
     remote.write(f"{CONFIG}/ca.pem", (directory / "ca.pem").read_bytes())
     remote.write(f"{CONFIG}/cert.pem", signed.certificate.encode())
-    return signed.serial
+    certificates.note(agent, signed)
+
+
+def note_certificate(agent: Agent, certificate: str) -> None:
+    """Keep the key in the certificate that an agent shows, for machines that were enrolled before it was kept.
+
+    One that is not the platform's own for this agent, or not the one it was given last, is not believed.
+    """
+    if not certificate:
+        return
+    try:
+        signed = pki.checked_certificate(settings.MICA["pki"], certificate, agent=str(agent.pk))
+    except pki.PkiError as error:
+        log.warning("agent %s shows a wrong certificate: %s", agent.pk, error)
+        return
+    if signed.serial != agent.certificate_serial:
+        return
+    key = sealing.public_key_of(certificate)
+    if key != agent.public_key:
+        Agent.objects.filter(pk=agent.pk).update(public_key=key)
 
 
 def new_password() -> tuple[str, str]:
@@ -195,7 +205,8 @@ def grant(agent: Agent, *password_hashes: str) -> None:
 
 
 def revoke(agent: Agent) -> None:
-    """Shut the agent out of Redis and of the metric store."""
+    """Shut the agent out of Redis, of the metric store and of every machine's stream door."""
+    certificates.revoke(agent)
     redis_acl.revoke(agents.redis(), str(agent.pk))
     Agent.objects.filter(pk=agent.pk).update(metrics_token_sealed="", redis_password_hash="", spare_password_hashes=[])
     publish_tokens()

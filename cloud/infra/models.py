@@ -1,13 +1,17 @@
 """Where the cloud stands: zones, clusters, hosts, the agents on machines and the state that machines should have."""
 
-from typing import Self
+import uuid
+from typing import Any, Self
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import BigIntegerField, F, FloatField, Q, Value
+from django.db.models.functions import Cast, Floor, Greatest, Least, Now
 from django.utils.translation import gettext_lazy as _
 
+from cloud.agent.version import PROTOCOL
 from cloud.common.models import Availability, Available, Connected, Connection, Resource, ResourceQuerySet, Stateful
+from cloud.jobs import circuit
 
 
 class Zone(Resource, Available):
@@ -51,6 +55,7 @@ class Agent(Resource, Connected):
     Of its secrets only what proves them is kept: the Redis password as the hash that Redis itself takes, the metrics
     token sealed with a key outside the database. The SSH secret is not kept at all. `spare_password_hashes` are of
     passwords that an enrolment under way, or one that could not be taken back, may have left on the machine.
+    `public_key` (PEM) is that of its certificate: secrets in messages are sealed to it; empty while it is not known.
     """
 
     kind = models.CharField(max_length=16, choices=AgentKind)
@@ -59,11 +64,17 @@ class Agent(Resource, Connected):
     ssh_user = models.CharField(max_length=64, default="root")
     host_key_type = models.CharField(max_length=64, blank=True, default="")
     host_key_fingerprint = models.CharField(max_length=128, blank=True, default="")
+    certificate = models.TextField(blank=True, default="")
     certificate_serial = models.CharField(max_length=64, blank=True, default="")
+    public_key = models.TextField(blank=True, default="", db_default="")
+    certificate_expires_at = models.DateTimeField(null=True, blank=True)
     redis_password_hash = models.CharField(max_length=64, blank=True, default="")
     spare_password_hashes = ArrayField(models.CharField(max_length=64), default=list, blank=True)
     metrics_token_sealed = models.TextField(blank=True, default="")
     version = models.CharField(max_length=64, blank=True, default="")
+    # What it speaks, and by how much its clock is ahead of Redis' (cloud.agent.version, cloud.agent.link).
+    protocol = models.PositiveSmallIntegerField(default=1)
+    clock_skew_s = models.FloatField(null=True, blank=True)
     boot_id = models.CharField(max_length=64, blank=True, default="")
     facts = models.JSONField(default=dict)
     enrolled_at = models.DateTimeField(null=True, blank=True)
@@ -76,6 +87,37 @@ class Agent(Resource, Connected):
         constraints = [models.UniqueConstraint(fields=["address"], name="agent_address_once")]
 
 
+class CertificateQuerySet(models.QuerySet["Certificate"]):
+    def revoked(self) -> Self:
+        """Those that machines must refuse: no longer good here, and not past their own end yet."""
+        return self.filter(revoked_at__isnull=False, expires_at__gt=Now())
+
+
+class Certificate(models.Model):
+    """A certificate that was signed for an agent. It outlives the agent: whoever still has it must be refused.
+
+    `serial` is hexadecimal text without leading zeros, in lower case; `is_told` that machines were told to refuse it.
+    """
+
+    serial = models.CharField(max_length=64, unique=True)
+    agent_uuid = models.UUIDField(db_index=True)
+    agent_name = models.CharField(max_length=255)
+    issued_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    is_told = models.BooleanField(default=False)
+
+    objects = CertificateQuerySet.as_manager()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["expires_at"], name="certificate_revoked", condition=Q(revoked_at__isnull=False))
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.agent_name} {self.serial}"
+
+
 class HostState(models.TextChoices):
     NEW = "new", _("New")
     READY = "ready", _("Ready")
@@ -83,8 +125,10 @@ class HostState(models.TextChoices):
 
 class HostQuerySet(ResourceQuerySet):
     def taking_work(self) -> Self:
-        """Hosts that new work may land on: enrolled, enabled up to their zone, and connected."""
+        """Hosts that new work may land on: enrolled, enabled up to their zone, connected, understood, and answering."""
         return self.filter(
+            ~Q(agent__in=list(circuit.opened())),
+            agent__protocol__range=(PROTOCOL - 1, PROTOCOL + 1),
             state=HostState.READY,
             activity="",
             availability=Availability.ENABLED,
@@ -119,10 +163,20 @@ class Host(Resource, Stateful, Available, Connected):
         constraints = [models.UniqueConstraint(fields=["address"], name="host_address_once")]
 
 
-class HostCapacity(models.Model):
-    """What a host has and what is promised of it; changed by conditional updates only (`services.capacity`).
+LARGEST = Value(2.0**62, FloatField())  # no limit is more than a column holds
 
-    The totals are physical: over-provisioning ratios and reserved memory are applied where it is taken.
+
+def whole(number: Any) -> Cast:
+    """A number of a database expression, rounded down and kept within a column's reach."""
+    return Cast(Least(Floor(number), LARGEST), BigIntegerField())
+
+
+class HostCapacity(models.Model):
+    """What a host has, what of it may be promised, and what is; changed by conditional updates only
+    (`services.capacity`).
+
+    The totals are physical. The ratios and the reserve are the settings that hold for the host, written down when they
+    change; the database computes the limits from them, so that a limit is never older than what it is made of.
     """
 
     host = models.OneToOneField(Host, primary_key=True, on_delete=models.CASCADE, related_name="capacity")
@@ -130,6 +184,22 @@ class HostCapacity(models.Model):
     cpu_used = models.IntegerField(default=0)
     memory_total_bytes = models.BigIntegerField(default=0)
     memory_used_bytes = models.BigIntegerField(default=0)
+    cpu_ratio = models.FloatField(default=10.0)
+    memory_ratio = models.FloatField(default=1.0)
+    reserved_memory_bytes = models.BigIntegerField(default=1024**3)
+    cpu_limit = models.GeneratedField(
+        expression=whole(Cast(F("cpu_total"), FloatField()) * F("cpu_ratio")),
+        output_field=models.BigIntegerField(),
+        db_persist=True,
+    )
+    memory_limit_bytes = models.GeneratedField(
+        expression=whole(
+            Cast(Greatest(F("memory_total_bytes") - F("reserved_memory_bytes"), Value(0)), FloatField())
+            * F("memory_ratio")
+        ),
+        output_field=models.BigIntegerField(),
+        db_persist=True,
+    )
 
     class Meta:
         constraints = [
@@ -149,7 +219,7 @@ class DesiredSection(models.Model):
 
     The content is computed when it is sent. `failure` is why the machine could not converge: {nature, code, detail}.
     `failures` are parts of the number held that fail alone, as {part: {nature, code, detail}}; `told_at` is when the
-    machine last spoke of the section, in seconds by Redis' clock.
+    machine last spoke of the section, in seconds by Redis' clock. While it is behind, `behind_since` says since when.
     """
 
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="sections")
@@ -160,6 +230,7 @@ class DesiredSection(models.Model):
     failures = models.JSONField(default=dict)
     told_at = models.FloatField(default=0)
     sent_at = models.DateTimeField(null=True)
+    behind_since = models.DateTimeField(null=True)
 
     objects = DesiredSectionQuerySet.as_manager()
 
@@ -168,3 +239,26 @@ class DesiredSection(models.Model):
         indexes = [
             models.Index(fields=["agent", "section"], name="desired_section_behind", condition=Q(held__lt=F("wanted")))
         ]
+
+
+class QuarantinedThing(models.Model):
+    """Something that the doctor took out of the way: a file or domain in its machine's quarantine, rows, or both.
+
+    `keeper` is who keeps it on the machine (empty for rows alone) and `thing` what the keeper must know; `rows` are
+    the rows that went with it, as Django serialises them. It is purged when its time is over.
+    """
+
+    uuid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    kind = models.CharField(max_length=64)
+    agent = models.ForeignKey(Agent, null=True, on_delete=models.CASCADE, related_name="quarantined")
+    keeper = models.CharField(max_length=64, blank=True, default="")
+    resource_type = models.CharField(max_length=64)
+    resource_uuid = models.CharField(max_length=64, blank=True, default="")
+    name = models.CharField(max_length=255)
+    thing = models.JSONField(default=dict)
+    rows = models.JSONField(default=list)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["created_at", "uuid"]
+        indexes = [models.Index(fields=["created_at", "uuid"], name="quarantined_created")]

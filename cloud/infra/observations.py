@@ -40,7 +40,8 @@ def dispatch(document: Document) -> None:
     if freshness.is_stale(observation.at):
         log.warning("observation %s of agent %s came too late", observation.topic, observation.agent)
         return
-    agent = Agent.objects.filter(pk=observation.agent).first()
+    # The facts are long, and hardly anybody asks for them.
+    agent = Agent.objects.defer("facts").filter(pk=observation.agent).first()
     if agent is None:
         log.warning("observation %s of an unknown agent %s", observation.topic, observation.agent)
         return

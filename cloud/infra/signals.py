@@ -2,6 +2,7 @@
 
 `agent_connected(sender=Agent, agent, rebooted)`: the agent is back or new; `rebooted` tells that its machine was
 restarted, so that what ran there runs no more. `agent_disconnected(sender=Agent, agent)`: it fell silent.
+`certificates_revoked(sender=Agent, agent)`: nobody should listen to it any more.
 """
 
 import logging
@@ -19,6 +20,7 @@ TRIES = 5
 
 agent_connected = Signal()
 agent_disconnected = Signal()
+certificates_revoked = Signal()
 
 
 def tell(signal: Signal, agent: Agent, **facts: Any) -> None:

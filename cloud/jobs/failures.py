@@ -43,20 +43,31 @@ def cancelled() -> Document:
     return document(Problem(_("The job was cancelled."), code="cancelled"))
 
 
-def timed_out(step: Step) -> Problem:
+UNKNOWN = _("Whether it was done is not known; the machine tells when it answers again.")
+
+
+def timed_out(step: Step, *, is_unknown: bool = False) -> Problem:
+    """With `is_unknown` nobody can say whether a machine did it, and nothing takes it back."""
     return Problem(
         filled(_("“%(step)s” took longer than %(seconds)d seconds."), step=step.label, seconds=step.deadline),
         code="timed_out",
-        advice=_("Check that the machine is connected and not overloaded, then try again."),
+        advice=UNKNOWN if is_unknown else _("Check that the machine is connected and not overloaded, then try again."),
+        **_outcome(is_unknown),
     )
 
 
-def agent_lost(step: Step) -> Problem:
+def agent_lost(step: Step, *, is_unknown: bool = False) -> Problem:
+    taken_back = _("What it has of this is taken back as soon as it answers again. Try again on another machine.")
     return Problem(
         filled(_("The machine stopped answering while “%(step)s” was at work."), step=step.label),
         code="agent_lost",
-        advice=_("What it has of this is taken back as soon as it answers again. Try again on another machine."),
+        advice=UNKNOWN if is_unknown else taken_back,
+        **_outcome(is_unknown),
     )
+
+
+def _outcome(is_unknown: bool) -> dict[str, Any]:
+    return {"outcome": "unknown"} if is_unknown else {}
 
 
 ADVICE = {

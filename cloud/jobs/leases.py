@@ -1,9 +1,14 @@
-"""Who works on a job: a conditional update, with a lease by the database's clock that a dead worker loses."""
+"""Who works on a job, and when it is looked at again.
+
+A step of rows runs under the job's row lock, which PostgreSQL takes from a process that dies. What runs longer than one
+transaction (several turns, a slow step) besides holds a lease by the database's clock, which a dead worker loses.
+"""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +19,10 @@ from django.db.models.functions import Now
 
 from cloud.jobs.models import Job
 
+# A kick is on its way to a worker, a topic may be woken, a machine asked again: the sweep looks when that is over.
+LOOK_AFTER_S = 5.0
+LOOK_FIRST_S = 2.0
+
 
 def database_now() -> Any:
     """The database's clock, the one all leases and deadlines are by."""
@@ -22,19 +31,42 @@ def database_now() -> Any:
         return cursor.fetchone()[0]
 
 
+class Clock:
+    """The database's clock as of when a row was read; asked for once, counted on from there."""
+
+    def __init__(self, now: datetime | None = None) -> None:
+        self._read: datetime = now or database_now()
+        self._at = time.monotonic()
+
+    def now(self) -> datetime:
+        return self._read + timedelta(seconds=time.monotonic() - self._at)
+
+    def after(self, seconds: float) -> datetime:
+        return self.now() + timedelta(seconds=seconds)
+
+
+def locked(uuid: UUID, owner: str) -> Job | None:
+    """The live job under its row lock, with the time as `read_at`; None when it has ended or another has its lease."""
+    free = Q(lease_until=None) | Q(lease_until__lt=Now()) | Q(lease_owner=owner)
+    jobs = Job.objects.live().select_for_update().exclude(workflow="batch")
+    job: Job | None = jobs.filter(free, pk=uuid).annotate(read_at=Now()).first()
+    return job
+
+
 def take(uuid: UUID, owner: str) -> bool:
-    """Take a live job that nobody else has; whether this call did."""
-    return bool(
-        Job.objects.live()
-        .filter(Q(lease_until=None) | Q(lease_until__lt=Now()), pk=uuid)
-        .exclude(workflow="batch")
-        .update(lease_until=_from_now(), lease_owner=owner)
-    )
+    """Take a live job that nobody else has, for what runs outside transactions; whether this call did."""
+    free = Q(lease_until=None) | Q(lease_until__lt=Now()) | Q(lease_owner=owner)
+    return bool(Job.objects.live().filter(free, pk=uuid).update(lease_until=_from_now(), lease_owner=owner))
 
 
 def release(uuid: UUID, owner: str) -> None:
     """Let the job go, for another worker to take."""
-    Job.objects.filter(pk=uuid, lease_owner=owner).update(lease_until=None, lease_owner="")
+    Job.objects.filter(pk=uuid, lease_owner=owner).update(lease_until=None, lease_owner="", look_at=look_at())
+
+
+def look_at() -> Any:
+    """When the sweep is to look at a job that was just put before the workers."""
+    return Now() + timedelta(seconds=LOOK_AFTER_S)
 
 
 @contextmanager

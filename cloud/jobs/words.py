@@ -6,9 +6,10 @@ from django.conf import settings
 from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
-from cloud.jobs import agents
+from cloud.common.text import filled
+from cloud.jobs import agents, cleanups
 from cloud.jobs.models import Job, JobState, JobStep
-from cloud.jobs.workflow import WORKFLOWS, Step
+from cloud.jobs.workflow import WORKFLOWS, Step, steps_of
 
 
 def verb(job: Job) -> Any:
@@ -19,8 +20,7 @@ def verb(job: Job) -> Any:
 
 
 def step_of(job: Job, position: int) -> type[Step] | None:
-    workflow = WORKFLOWS.get(job.workflow)
-    steps = workflow.steps if workflow else []
+    steps = steps_of(job) if job.workflow in WORKFLOWS else []
     return steps[position] if 0 <= position < len(steps) else None
 
 
@@ -30,6 +30,8 @@ def step_label(job: Job) -> Any:
         return ""
     step = step_of(job, job.cursor)
     label = step.label if step else ""
+    if any(topic.startswith(cleanups.TOPIC) for topic in job.waiting):
+        return filled(_("Waiting until the machine has cleaned up after earlier jobs: %(step)s"), step=label)
     if job.state == JobState.UNDOING:
         return _("Undoing: %(step)s") % {"step": label}
     return label
@@ -38,6 +40,12 @@ def step_label(job: Job) -> Any:
 def label_of(step: JobStep, job: Job) -> Any:
     known = step_of(job, step.position)
     return known.label if known and known.__name__ == step.name else step.name
+
+
+def label_at(job: Job, position: int) -> Any:
+    """The label of a step of the job's plan."""
+    step = step_of(job, position)
+    return step.label if step else ""
 
 
 def is_cancellable(job: Job) -> bool:
@@ -50,8 +58,9 @@ def is_cancellable(job: Job) -> bool:
 
 def progress(jobs: list[Job]) -> dict[Any, dict[str, Any]]:
     """What machines say of the steps at work, by job: one look-up for a whole page of jobs."""
-    keys = {key: job.pk for job in jobs for key, held in job.waiting.items() if "agent" in held}
-    return {keys[key]: said for key, said in agents.progress(list(keys)).items()}
+    waits = [(key, held, job.pk) for job in jobs for key, held in job.waiting.items() if "agent" in held]
+    keys = {key: pk for key, _held, pk in waits}
+    return {keys[key]: said for key, said in agents.progress({key: held["agent"] for key, held, _ in waits}).items()}
 
 
 def error(document: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -10,7 +10,10 @@ from uuid import UUID
 
 from django.apps import apps
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
+from cloud.common.errors import Problem
+from cloud.common.text import filled
 from cloud.common.wire import Document, Message
 from cloud.jobs.models import Job
 
@@ -103,6 +106,8 @@ class AgentStep(Step):
     deadline = minutes(1)
     is_bulk: ClassVar[bool] = False
     retries: ClassVar[int] = 2
+    # An agent that fell silent after it was asked has done as it was told, whether or not its answer arrived.
+    ends_its_agent: ClassVar[bool] = False
 
     def agent(self, ctx: Context) -> UUID | str | None:
         """The agent asked; None when there is none any more (then the step is passed over)."""
@@ -163,12 +168,17 @@ def register_held(check: Callable[[str, str, int], bool]) -> None:
 
 
 class Workflow:
-    """A long act. `name` is shared by job, event and permission (`instance.start`)."""
+    """A long act. `name` is shared by job, event and permission (`instance.start`).
+
+    A job does the steps that it was opened with, in that order: a step that a release inserts is for the jobs opened
+    after it. One that a release takes out goes to `former` for that release, so that jobs under way still know it.
+    """
 
     name: ClassVar[str] = ""
     verb: ClassVar[Any] = ""
     activity: ClassVar[str] = ""
     steps: ClassVar[list[type[Step]]] = []
+    former: ClassVar[list[type[Step]]] = []
 
     def succeeded(self, ctx: Context) -> None:
         """Last word of a job that ended well, in the transaction that ends it: set the settled state here."""
@@ -176,7 +186,7 @@ class Workflow:
     def failed(self, ctx: Context) -> None:
         """Last word of a job that was undone or cancelled: the resource ends in the state it began in.
 
-        `ctx.job.error` holds the reason.
+        `ctx.job.error` holds the reason. Of a job that ended with clean-ups owed it is said when these are done.
         """
 
     def __init_subclass__(cls) -> None:
@@ -187,3 +197,28 @@ class Workflow:
 
 
 WORKFLOWS: dict[str, type[Workflow]] = {}
+
+
+def steps_of(job: Job) -> list[type[Step]]:
+    """The steps of a job's plan, by position."""
+    workflow = WORKFLOWS[job.workflow]
+    names = job.plan or list(job.steps.order_by("position").values_list("name", flat=True))
+    known = {step.__name__: step for step in (*workflow.former, *workflow.steps)}
+    return [known.get(name) or _unknown(name) for name in names]
+
+
+def _unknown(name: str) -> type[Step]:
+    return type(name, (UnknownStep,), {"label": name})
+
+
+class UnknownStep(Step):
+    """A step of the plan that this release has no code for: the job cannot go on, and needs a person to be undone."""
+
+    def run(self, ctx: Context) -> None:
+        raise Problem(
+            filled(_("This release does not know the step %(step)s any more."), step=type(self).__name__),
+            code="unknown_step",
+            advice=_("Try again: a new job follows the present steps."),
+        )
+
+    undo = run

@@ -16,8 +16,9 @@ from cloud.common.errors import Problem
 from cloud.common.models import Connection
 from cloud.common.waiting import wait_until
 from cloud.config import services as config
-from cloud.infra.models import Cluster, Host, Zone
-from cloud.infra.services import clusters, hosts, zones
+from cloud.infra import releases
+from cloud.infra.models import Agent, Cluster, Host, Zone
+from cloud.infra.services import agents, clusters, hosts, zones
 from cloud.jobs import words
 from cloud.jobs.models import Job, JobState
 from compute.models import Instance, InstanceOffering, InstanceState
@@ -53,6 +54,7 @@ class LabSeed:
                 self._instance("hello", image)
             config.change("lab.is_seeded", value=True, actor=self.actor)
         self._wait_for_return()
+        self._upgrade_agents()
         return self._summary()
 
     def _machines(self) -> None:
@@ -150,6 +152,22 @@ class LabSeed:
         returning = Instance.objects.filter(is_wanted_running=True).exclude(state=InstanceState.RUNNING)
         _patiently(lambda: not away.exists(), RETURN_PATIENCE_S)
         _patiently(lambda: not returning.exists(), RETURN_PATIENCE_S)
+
+    def _upgrade_agents(self) -> None:
+        """Agents of an earlier checkout become today's, as they do in any cloud; one that cannot is reconnected."""
+        passwords = {machine["address"]: machine["password"] for machine in self.lab["machines"]}
+        behind = [agent for agent in Agent.objects.connected() if releases.is_outdated(agent.version)]
+        if not behind:
+            return
+        try:
+            self._done([agents.upgrade_all(actor=self.actor)])
+        except Problem:
+            rows: list[Any] = [*Host.objects.select_related("agent"), *BackupStorage.objects.select_related("agent")]
+            for row in rows:
+                if row.agent and row.address in passwords and releases.is_outdated(row.agent.version):
+                    service = hosts if isinstance(row, Host) else backup_storages
+                    password = passwords[row.address]
+                    self._done([service.reconnect(row, actor=self.actor, ssh_password=password)])
 
     def _done(self, jobs: list[Job]) -> None:
         if not jobs:

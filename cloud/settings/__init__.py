@@ -75,7 +75,11 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {"default": database(setting("database_url", "postgresql://mica@%2Frun%2Fmica/mica"))}
+DATABASES = {
+    "default": database(
+        setting("database_url", "postgresql://mica@%2Frun%2Fmica/mica"), int(setting("database_pool", "0"))
+    )
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = setting("redis_url", "redis://127.0.0.1:6379/0")

@@ -38,8 +38,11 @@ CELERY_BEAT_SCHEDULE = {
     "jobs.sweep": {"task": "jobs.sweep", "schedule": timedelta(seconds=2), "options": {"expires": 2}},
     "jobs.retention": {"task": "jobs.retention", "schedule": timedelta(hours=1), "options": {"expires": 600}},
     "infra.watch": {"task": "infra.watch", "schedule": timedelta(seconds=2), "options": {"expires": 2}},
+    "infra.certificates": {"task": "infra.certificates", "schedule": timedelta(minutes=1), "options": {"expires": 60}},
+    "infra.flooding": {"task": "infra.flooding", "schedule": timedelta(seconds=30), "options": {"expires": 30}},
     "infra.desired_sweep": {"task": "infra.desired_sweep", "schedule": timedelta(seconds=5), "options": {"expires": 5}},
     "storage.empty_bin": {"task": "storage.empty_bin", "schedule": timedelta(minutes=10), "options": {"expires": 300}},
     "compute.reconcile": {"task": "compute.reconcile", "schedule": timedelta(seconds=30), "options": {"expires": 20}},
+    "infra.quarantine": {"task": "infra.quarantine", "schedule": timedelta(hours=1), "options": {"expires": 600}},
     "events.retention": {"task": "events.retention", "schedule": timedelta(hours=1), "options": {"expires": 600}},
 }

@@ -4,6 +4,7 @@ import os
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -37,13 +38,13 @@ def names(name: str, default: str = "") -> list[str]:
     return [part.strip() for part in setting(name, default).split(",") if part.strip()]
 
 
-def database(url: str) -> dict[str, object]:
+def database(url: str, pool: int = 0) -> dict[str, object]:
     """Django's database dictionary of `postgresql://user:password@host-or-socket-directory:port/name?option=value`.
 
     A socket directory is written as host, percent-encoded (`%2Frun%2Fmica`), as libpq does; options are libpq's
-    (`sslmode=require`).
+    (`sslmode=require`). With `pool`, each process keeps up to so many connections open: making one costs more than most
+    requests and tasks do with it.
     """
-
     parts = urlsplit(url)
     return {
         "ENGINE": "django.db.backends.postgresql",
@@ -52,5 +53,17 @@ def database(url: str) -> dict[str, object]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": unquote(parts.netloc.rpartition("@")[2].rpartition(":")[0] or parts.netloc.rpartition("@")[2]),
         "PORT": str(parts.port or ""),
-        "OPTIONS": dict(parse_qsl(parts.query)),
+        "OPTIONS": {**dict(parse_qsl(parts.query)), **({"pool": _pool(pool)} if pool else {})},
+        # A connection that PostgreSQL has closed since (it was started anew) is found before it is used.
+        "CONN_HEALTH_CHECKS": bool(pool),
     }
+
+
+def _pool(size: int) -> dict[str, object]:
+    return {"min_size": 1, "max_size": size, "timeout": 10, "reconnect_timeout": 5, "reset": _unlocked}
+
+
+def _unlocked(connection: Any) -> None:
+    """A session lock that was not given back must not outlive its task: others use this session next."""
+    connection.autocommit = True
+    connection.execute("SELECT pg_advisory_unlock_all()")

@@ -7,8 +7,8 @@ from rest_framework import serializers
 
 from cloud.common.api.serializers import InputSerializer, Reference, ResourceSerializer, SummarySerializer
 from cloud.infra.models import Cluster, Host, Zone
-from compute.models import Instance, InstanceOffering
-from compute.services.instances import MOST_AT_ONCE
+from compute.models import Instance, InstanceOffering, UnknownDomain
+from compute.services.creation import MOST_AT_ONCE
 from network.models import L3Network, Nic
 from storage.models import DiskOffering, Image, PrimaryStorage, Volume
 
@@ -102,7 +102,7 @@ class InstanceDetailSerializer(InstanceSerializer):
 
 
 class NicInput(InputSerializer):
-    l3_network = Reference(L3Network)
+    l3_network = Reference(L3Network.objects.select_related("l2__pool"))
     ip = serializers.IPAddressField(required=False, allow_null=True, default=None)
 
 
@@ -193,3 +193,11 @@ class GuestSerializer(serializers.Serializer[Any]):
     hostname = serializers.CharField(allow_blank=True)
     addresses = serializers.ListField(child=serializers.CharField())
     os = serializers.CharField(allow_blank=True)
+
+
+class UnknownDomainSerializer(ResourceSerializer):
+    host = SummarySerializer(read_only=True)
+
+    class Meta(ResourceSerializer.Meta):
+        model = UnknownDomain
+        fields = [*ResourceSerializer.Meta.fields, "host", "domain_uuid", "state", "is_ours"]

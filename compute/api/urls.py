@@ -1,3 +1,7 @@
-from compute.api.views import InstanceOfferingViewSet, InstanceViewSet
+from compute.api.views import InstanceOfferingViewSet, InstanceViewSet, UnknownDomainViewSet
 
-routes = [("instances", InstanceViewSet), ("instance-offerings", InstanceOfferingViewSet)]
+routes = [
+    ("instances", InstanceViewSet),
+    ("instance-offerings", InstanceOfferingViewSet),
+    ("unknown-domains", UnknownDomainViewSet),
+]

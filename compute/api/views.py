@@ -6,8 +6,9 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.decorators import action
 from rest_framework.response import Response
 
-from cloud.common.api.acts import creates, deletes, job_action, updates
+from cloud.common.api.acts import act, creates, deletes, job_action, updates
 from cloud.common.api.viewsets import ResourceViewSet
+from cloud.common.relations import LOST, RECYCLED
 from cloud.jobs import agents
 from compute.api import wishes
 from compute.api.serializers import (
@@ -21,10 +22,11 @@ from compute.api.serializers import (
     PowerInput,
     TicketSerializer,
     TunnelInput,
+    UnknownDomainSerializer,
 )
 from compute.messages import GuestReport
-from compute.models import Instance, InstanceOffering
-from compute.services import doors, instances, offerings
+from compute.models import Instance, InstanceOffering, UnknownDomain
+from compute.services import doors, instances, offerings, settling
 from network.models import Nic
 
 ADDRESSES = ArraySubquery(Nic.objects.filter(instance_uuid=OuterRef("pk")).order_by("device_index").values("address"))
@@ -36,17 +38,19 @@ class InstanceViewSet(ResourceViewSet):
     queryset = Instance.objects.select_related("host").annotate(nic_addresses=ADDRESSES)
     serializer_class = InstanceDetailSerializer
     list_serializer_class = InstanceSerializer
+    not_listed = ("user_data", "user_data_sealed", "ssh_keys", "search_text")
     search_fields = ("name",)
-    filterset_fields = ("state", "activity", "zone", "cluster", "host", "image", "instance_offering", "project")
     act_permissions = {"delete": "instance.destroy"}
+    other_acts = {"console": doors.console, "tunnel": doors.tunnel}
     create = creates(wishes.create, InstanceInput, is_job=True)
     partial_update = updates(instances.update)
-    destroy = deletes(instances.destroy, is_job=True)
+    destroy = deletes(instances.destroy, is_job=True, effect=RECYCLED)
     start = job_action(instances.start)
     stop = job_action(instances.stop, PowerInput)
     reboot = job_action(instances.reboot, PowerInput)
     recover = job_action(instances.recover)
-    expunge = job_action(instances.expunge)
+    expunge = job_action(instances.expunge, effect=LOST)
+    settle_state = act(settling.settle_state)
 
     @extend_schema(request=ConsoleInput, responses=TicketSerializer, summary="A ticket for the instance's console.")
     @action(detail=True, methods=["post"])
@@ -79,8 +83,16 @@ class InstanceOfferingViewSet(ResourceViewSet):
 
     queryset = InstanceOffering.objects.all()
     serializer_class = InstanceOfferingSerializer
-    filterset_fields = ("availability",)
-    ordering_fields = ("created_at", "name", "cpu", "memory_bytes")
     create = creates(offerings.create, OfferingInput)
     partial_update = updates(offerings.update)
     destroy = deletes(offerings.delete)
+    enable = act(offerings.enable)
+    disable = act(offerings.disable)
+
+
+class UnknownDomainViewSet(ResourceViewSet):
+    """Domains on hosts that the platform did not define, or whose instance it does not know. They are never touched."""
+
+    queryset = UnknownDomain.objects.select_related("host")
+    serializer_class = UnknownDomainSerializer
+    more_filters = ("host",)

@@ -45,11 +45,20 @@ def _root(image: Image, volume: dict[str, Any]) -> VolumeNeed:
             _("The root volume is smaller than the image."),
             errors={"root_volume.size_bytes": [_("Give at least %(size)d bytes.") % {"size": image.size_bytes}]},
         )
-    return VolumeNeed(size_bytes=asked or image.size_bytes, primary_storage=volume.get("primary_storage"), image=image)
+    return VolumeNeed(
+        size_bytes=asked or image.size_bytes,
+        primary_storage=volume.get("primary_storage"),
+        image=image,
+        disk_offering=volume.get("disk_offering"),
+    )
 
 
 def _data(volume: dict[str, Any]) -> VolumeNeed:
-    return VolumeNeed(size_bytes=_size(volume) or 0, primary_storage=volume.get("primary_storage"), image=None)
+    return VolumeNeed(
+        size_bytes=_size(volume) or 0,
+        primary_storage=volume.get("primary_storage"),
+        disk_offering=volume.get("disk_offering"),
+    )
 
 
 def _size(volume: dict[str, Any]) -> int | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloud.common.driver import NotFound, Unsupported
-from compute.messages import DomainEvent, DomainSpec, DomainSummary, GuestInfo, PowerState
+from compute.messages import AsideDomain, DomainEvent, DomainSpec, DomainSummary, GuestInfo, PowerState
 
 EventListener = Callable[[DomainEvent], None]
 ConnectListener = Callable[[], None]
@@ -141,6 +141,25 @@ class Hypervisor(ABC):
     def facts(self) -> dict[str, object]:
         """What control should know of this hypervisor: `hypervisor`, versions, `kvm` and `kvm_why`."""
 
+    @abstractmethod
+    def set_aside(self, id: str, uuid: str) -> None:
+        """Switch a domain of ours off by force and forget it; its description and seed are kept as `id`, a uuid.
+
+        Done already is success. Raises NotFound when there is no such domain, Rejected (`domain_not_ours`).
+        """
+
+    @abstractmethod
+    def put_back(self, id: str) -> None:
+        """Define a domain that was set aside again; it stays off. Raises NotFound, Rejected (`domain_exists`)."""
+
+    @abstractmethod
+    def purge(self, id: str) -> None:
+        """Forget a domain that was set aside for good; absent is success."""
+
+    @abstractmethod
+    def aside(self) -> tuple[AsideDomain, ...]:
+        """The domains that were set aside."""
+
     def vnc_socket(self, uuid: str) -> Path:
         """The unix socket of a running domain's VNC server. Raises NotFound, Rejected, Unsupported."""
         raise Unsupported("no_vnc", "This hypervisor has no graphical console.")
@@ -153,6 +172,11 @@ class Hypervisor(ABC):
         """What the guest's agent says, within 5 seconds. Raises NotFound when there is no such domain."""
         self.state(uuid)
         return GuestInfo(agent_answers=False)
+
+
+def not_set_aside(id: str) -> NotFound:
+    """The error all drivers raise for a domain that the quarantine does not have."""
+    return NotFound("not_in_quarantine", f"The quarantine of this host holds no domain as {id}.")
 
 
 def domain_not_found(uuid: str) -> NotFound:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from cloud.agent.clockwork import Clockwork
 from cloud.common.driver import DriverError, Rejected, Transient
+from cloud.common.faults import Faults
 from compute.drivers.base import (
     Capabilities,
     ConnectListener,
@@ -21,11 +23,15 @@ from compute.drivers.base import (
     NicStats,
     Watch,
     domain_not_found,
+    not_set_aside,
     unwatched,
 )
 from compute.drivers.dispatch import Dispatcher
 from compute.drivers.patience import Pulse
-from compute.messages import DomainEvent, DomainSpec, DomainSummary, GuestInfo, PowerState
+from compute.messages import AsideDomain, DomainEvent, DomainSpec, DomainSummary, GuestInfo, PowerState
+
+# What is asked for by commands; looking is never struck.
+STRUCK = frozenset({"start", "stop", "reboot", "remove"})
 
 
 @dataclass
@@ -44,15 +50,17 @@ class FakeHypervisor(Hypervisor):
 
     capabilities = Capabilities(has_guest_agent=True, has_block_stats=True)
 
-    def __init__(self) -> None:
+    def __init__(self, clockwork: Clockwork | None = None, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
         self.delay_s = 0.0
         self.obeys_power_button = True
         self._domains: dict[str, _Domain] = {}
+        self._aside: dict[str, tuple[AsideDomain, _Domain]] = {}
         self._failures: dict[str, DriverError] = {}
         self._is_connected = True
         self._lock = threading.RLock()
         self._pulse = Pulse()
-        self._dispatcher = Dispatcher("fake-hypervisor")
+        self._dispatcher = Dispatcher("fake-hypervisor", clockwork)
         self._is_open = False
 
     def open(self, *, on_event: EventListener, on_connect: ConnectListener) -> None:
@@ -124,6 +132,37 @@ class FakeHypervisor(Hypervisor):
             del self._domains[uuid]
             self._tell(domain, "undefined")
 
+    def set_aside(self, id: str, uuid: str) -> None:
+        with self._acting("set_aside"):
+            if id in self._aside:
+                return
+            domain = self._ours(uuid)
+            if domain is None:
+                raise domain_not_found(uuid)
+            if domain.state != "stopped":
+                self._become(domain, "stopped", "destroyed")
+            del self._domains[uuid]
+            self._aside[id] = (AsideDomain(id, uuid, domain.spec.name, time.time()), domain)
+            self._tell(domain, "undefined")
+
+    def put_back(self, id: str) -> None:
+        with self._acting("put_back"):
+            if id not in self._aside:
+                raise not_set_aside(id)
+            about, domain = self._aside[id]
+            if about.uuid in self._domains:
+                raise Rejected("domain_exists", f"There is a domain {about.uuid} on this host.")
+            self._domains[about.uuid] = domain
+            del self._aside[id]
+
+    def purge(self, id: str) -> None:
+        with self._acting("purge"):
+            self._aside.pop(id, None)
+
+    def aside(self) -> tuple[AsideDomain, ...]:
+        with self._acting("aside"):
+            return tuple(about for about, _domain in self._aside.values())
+
     def state(self, uuid: str) -> PowerState:
         with self._acting("state"):
             domain = self._domains.get(uuid)
@@ -190,6 +229,8 @@ class FakeHypervisor(Hypervisor):
         if self.delay_s:
             # Sleeping is what a slow hypervisor is.
             time.sleep(self.delay_s)
+        if method in STRUCK:
+            self.faults.strike(f"{method} of a domain")
         with self._lock:
             if not self._is_connected:
                 raise Transient("hypervisor_unreachable", "The simulated hypervisor is disconnected.")

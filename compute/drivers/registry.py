@@ -2,19 +2,23 @@
 
 from pathlib import Path
 
+from cloud.agent.clockwork import Clockwork
 from cloud.common.driver import Unsupported
+from cloud.common.faults import Faults
 from compute.drivers.base import Hypervisor
 
 
-def create(name: str, *, state_dir: Path, run_dir: Path) -> Hypervisor:
-    """The driver `name` (`libvirt` or `fake`), not opened yet.
+def create(
+    name: str, *, state_dir: Path, run_dir: Path, clockwork: Clockwork | None = None, faults: Faults | None = None
+) -> Hypervisor:
+    """The driver `name` (`libvirt` or `fake`), not opened yet; `faults` are those of a simulated machine.
 
     Raises Unsupported when its library is not on this machine, or there is no such driver.
     """
     if name == "fake":
         from compute.drivers.fake import FakeHypervisor
 
-        return FakeHypervisor()
+        return FakeHypervisor(clockwork, faults)
     if name == "libvirt":
         try:
             from compute.drivers.libvirt.driver import LibvirtHypervisor

@@ -12,7 +12,8 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from cloud.common.actor import Actor
-from cloud.common.errors import Conflict, Invalid, Missing
+from cloud.common.acts import acting, each
+from cloud.common.errors import Conflict, Invalid, Missing, Problem
 from cloud.config.services import value
 from cloud.events.services import audit
 from cloud.jobs.agents import redis
@@ -22,6 +23,16 @@ from network.models import Nic
 
 CONSOLES = {"vnc": VNC_VERB, "serial": SERIAL_VERB}
 TUNNEL_VERB = "network.tcp"
+
+
+def _runs(instance: Instance, actor: Actor | None = None) -> Problem | None:
+    if instance.state in (InstanceState.RUNNING, InstanceState.PAUSED) and instance.host_id:
+        return None
+    return Conflict(
+        _("%(name)s is %(state)s.") % {"name": instance.name, "state": instance.state},
+        code="wrong_state",
+        advice=_("Start the instance first."),
+    )
 
 
 @dataclass(frozen=True)
@@ -43,15 +54,15 @@ class Ticket:
     ttl_s: int
 
 
+@acting("instance.console", checks=[each(_runs)])
 def console(instance: Instance, *, actor: Actor, kind: str = "vnc") -> Ticket:
     """A ticket for the screen (`vnc`) or the serial console (`serial`) of a running instance."""
-    actor.require("instance.console", instance)
     return _issue(instance, "instance.console", actor, Door(agent_of(instance), CONSOLES[kind], str(instance.pk), {}))
 
 
+@acting("instance.tunnel", checks=[each(_runs)])
 def tunnel(instance: Instance, *, actor: Actor, port: int, ip: str | None = None) -> Ticket:
     """A ticket for one TCP connection to a port of the instance, through its own network."""
-    actor.require("instance.tunnel", instance)
     return _issue(instance, "instance.tunnel", actor, tunnel_door(instance, port=port, ip=ip))
 
 
@@ -66,12 +77,9 @@ def tunnel_door(instance: Instance, *, port: int, ip: str | None = None) -> Door
 
 def agent_of(instance: Instance) -> str:
     """The agent of the host that the instance runs on. Raises Conflict when it does not run."""
-    if instance.state not in (InstanceState.RUNNING, InstanceState.PAUSED) or not instance.host:
-        raise Conflict(
-            _("%(name)s is %(state)s.") % {"name": instance.name, "state": instance.state},
-            code="wrong_state",
-            advice=_("Start the instance first."),
-        )
+    if problem := _runs(instance):
+        raise problem
+    assert instance.host is not None
     return str(instance.host.agent_id)
 
 

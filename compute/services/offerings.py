@@ -6,7 +6,10 @@ from django.db import transaction
 
 from cloud.accounts.services.bootstrap import admin_project
 from cloud.common.actor import Actor
+from cloud.common.acts import acting
+from cloud.common.models import Availability
 from cloud.events.services import audit
+from cloud.infra.services.changes import set_availability
 from compute.models import InstanceOffering
 
 
@@ -21,10 +24,9 @@ def create(*, actor: Actor, name: str, cpu: int, memory_bytes: int, description:
     return offering
 
 
-@transaction.atomic
+@acting("instance_offering.update")
 def update(offering: InstanceOffering, *, actor: Actor, **changes: Any) -> InstanceOffering:
     """Change the name or the description; size stays, for instances were made with it."""
-    actor.require("instance_offering.update", offering)
     for field, value in changes.items():
         setattr(offering, field, value)
     offering.save(update_fields=[*changes, "updated_at"])
@@ -32,9 +34,20 @@ def update(offering: InstanceOffering, *, actor: Actor, **changes: Any) -> Insta
     return offering
 
 
-@transaction.atomic
+@acting("instance_offering.enable")
+def enable(offering: InstanceOffering, *, actor: Actor) -> None:
+    """Let new instances be made by the offering."""
+    set_availability(offering, Availability.ENABLED, "instance_offering.enable", actor=actor)
+
+
+@acting("instance_offering.disable")
+def disable(offering: InstanceOffering, *, actor: Actor) -> None:
+    """Let no new instance be made by the offering; those there are go on."""
+    set_availability(offering, Availability.DISABLED, "instance_offering.disable", actor=actor)
+
+
+@acting("instance_offering.delete")
 def delete(offering: InstanceOffering, *, actor: Actor) -> None:
     """Delete an offering; instances made with it keep their CPU and memory."""
-    actor.require("instance_offering.delete", offering)
     audit.record("instance_offering.delete", actor=actor, resource=offering)
     offering.delete()

@@ -6,12 +6,14 @@ An instance that a job is at work on is left to the job. Unknown domains are nev
 import logging
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_noop
 
+from cloud.accounts.services import quotas
 from cloud.common.actor import platform
 from cloud.common.errors import Problem
 from cloud.common.models import Connection
@@ -24,7 +26,7 @@ from cloud.jobs.leases import database_now
 from compute.messages import DomainEvent, DomainInventory, Domains
 from compute.models import Instance, InstanceState
 from compute.models.instances import ON_HOST
-from compute.services import instances
+from compute.services import instances, unknown
 from compute.workflows.bookings import leave_host
 from network.models import Nic
 from network.services import nics
@@ -50,19 +52,24 @@ def _of_host(agent: Agent) -> Any:
 
 def domain_event(agent: Agent, event: DomainEvent) -> None:
     """A domain changed its state behind our back or on our behalf; the latter is the job's to settle."""
+    unknown.note_event(agent, event)
     if event.is_ours and event.state in SETTLED:
         _settle(agent, event.uuid, SETTLED[event.state], because=event.reason)
 
 
-def inventory(agent: Agent, report: DomainInventory, *, asked_at: datetime | None = None) -> None:
+def inventory(
+    agent: Agent, report: DomainInventory, *, asked_at: datetime | None = None, only: UUID | None = None
+) -> None:
     """Everything the host's hypervisor knows: whoever should run there and does not, is stopped.
 
     Without `asked_at` the report came by itself and may have been on its way while a job settled a state: what was
     settled a moment ago is left to the next report. One that was asked for knows all that was settled before.
     """
-    known = asked_at or database_now() - FRESH
+    unknown.note_all(agent, report)
+    known = asked_at or Now() - FRESH
     states = {domain.uuid: domain.state for domain in report.domains if domain.is_ours}
-    for instance in _of_host(agent).filter(activity="", settled_at__lt=known):
+    settled = _of_host(agent).filter(activity="", settled_at__lt=known)
+    for instance in settled.filter(pk=only) if only else settled:
         seen = SETTLED.get(states.get(str(instance.pk), "stopped"))
         if seen and seen != instance.state and not (seen == InstanceState.STOPPED and instance.state not in ON_HOST):
             _settle(agent, str(instance.pk), seen, because="inventory")
@@ -98,6 +105,8 @@ def _take_room(instance: Instance, host: Host) -> None:
     is_reserved = capacity.take(host, cpu=instance.cpu, memory_bytes=instance.memory_bytes)
     Instance.objects.filter(pk=instance.pk).update(host=host, is_reserved=is_reserved)
     nics.place(list(Nic.objects.filter(instance_uuid=instance.pk)), host)
+    if is_reserved:
+        quotas.take(instance.project_id, instance.booked, is_forced=True)
 
 
 def host_silent(agent: Agent) -> None:

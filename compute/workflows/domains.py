@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from cloud.infra import secrets
 from compute.messages import CloudInit, DomainNic, DomainSpec, DomainVolume
 from compute.models import Instance
 from network.models import Nic
@@ -25,6 +26,9 @@ def spec(instance: Instance) -> DomainSpec:
         volumes=tuple(DomainVolume.from_document(asdict(volumes.source(volume))) for volume in attached),
         nics=tuple(DomainNic.from_document(nics.attachment(nic).to_document()) for nic in plugged),
         seed=CloudInit(
-            hostname=instance.hostname, ssh_keys=tuple(instance.ssh_keys), user_data=instance.user_data, network="dhcp"
+            hostname=instance.hostname,
+            ssh_keys=tuple(instance.ssh_keys),
+            user_data=secrets.unseal(instance.user_data_sealed) if instance.user_data_sealed else instance.user_data,
+            network="dhcp",
         ),
     )

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_noop
 from cloud.infra.models import Host
 from cloud.jobs.workflow import Context, Step, Workflow
 from compute.models import Instance, InstanceState
+from compute.workflows import bookings
 from compute.workflows.bookings import leave_host, look_again
 from compute.workflows.steps import (
     Belongings,
@@ -60,7 +61,7 @@ class CreateInstance(Workflow):
         _settle_running(ctx)
 
     def failed(self, ctx: Context) -> None:
-        _doubt(ctx) if ctx.is_stuck else Instance.objects.filter(pk=ctx.resource_uuid).delete()
+        _doubt(ctx) if ctx.is_stuck else bookings.forget(ctx.resource_uuid)
 
 
 class CreateStoppedInstance(Workflow):

@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 from cloud.jobs.workflow import Context, Step, Workflow
 from compute.models import Instance, InstanceState
+from compute.workflows import bookings
 from compute.workflows.bookings import leave_host, release_belongings
 from compute.workflows.steps import RemoveFromHost
 from storage.models import Volume, VolumeState
@@ -75,4 +76,4 @@ class ExpungeInstance(Workflow):
     steps: ClassVar[list[type[Step]]] = [RemoveFromHost, NoWayBack, DeleteVolumes, ReleaseBelongings]
 
     def succeeded(self, ctx: Context) -> None:
-        Instance.objects.filter(pk=ctx.resource_uuid).delete()
+        bookings.forget(ctx.resource_uuid)

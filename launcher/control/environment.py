@@ -40,6 +40,7 @@ def settings(instance: Instance) -> dict[str, str]:
         "MICA_PORT": str(instance.port),
         "MICA_BASE_URL": f"http://localhost:{instance.port}",
         "MICA_DATABASE_URL": postgres.url(instance),
+        "MICA_DATABASE_POOL": "16",
         "MICA_REDIS_URL": redis.url(instance),
         "MICA_AGENT_REDIS_URL": redis.agent_url(),
         "MICA_METRICS_URL": metrics.STORE_URL,

@@ -21,7 +21,10 @@ listen_addresses = ''
 unix_socket_directories = '{sockets}'
 unix_socket_permissions = 0777
 max_connections = 200
-shared_buffers = 128MB
+shared_buffers = 256MB
+jit = off
+max_parallel_workers_per_gather = 0
+random_page_cost = 1.1
 timezone = 'UTC'
 log_timezone = 'UTC'
 logging_collector = off
@@ -60,6 +63,7 @@ def prepare(instance: Instance) -> None:
                 folder,
                 "--encoding=UTF8",
                 "--locale=C.UTF-8",
+                "--lc-collate=C",
                 f"--username={USER}",
                 "--auth=peer",
                 "--no-sync",

@@ -14,6 +14,8 @@ from launcher.lab.plan import MANAGEMENT, OUTSIDE, OUTSIDE_ADDRESS
 STORES = ("postgres", "redis")
 METRICS = ("victoria-metrics", "vmauth")
 CONTROL = ("web", "worker", "worker-ssh", "beat")
+# Runs only where hosts are simulated.
+SIMULATOR = "simulator"
 ALL = (*STORES, *METRICS, "outside-www", *CONTROL)
 NO_GOSSIP = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
@@ -92,7 +94,19 @@ def of(instance: Instance) -> list[Program]:
             celery("beat", "--schedule", str(instance.data / "beat"), "--loglevel=INFO", "--pidfile="),
             directory=instance.checkout,
         ),
+        Program(
+            SIMULATOR,
+            managed(
+                instance.python, "-m", "cloud.agent.main", "simulate", "--directory", simulator_directory(instance)
+            ),
+            directory=instance.checkout,
+        ),
     ]
+
+
+def simulator_directory(instance: Instance) -> Path:
+    """Where control writes what the simulator should be; there while anything is simulated."""
+    return instance.data / "simulator"
 
 
 def outside_www(instance: Instance) -> Path:

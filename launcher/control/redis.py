@@ -81,6 +81,11 @@ def prepare(instance: Instance) -> None:
         ("daemonize", "no"),
         ("logfile", ""),
         ("maxclients", "8000"),
+        # An agent's machine may be in anybody's hands: one value, and what all connections together make Redis
+        # buffer, stay small. Control watches the rest (cloud.infra.services.flooding).
+        ("proto-max-bulk-len", "16mb"),
+        ("client-query-buffer-limit", "64mb"),
+        ("maxmemory-clients", "512mb"),
     ]
     config = config_file(instance)
     config.write_text("".join(f"{name} {_quoted(value)}\n" for name, value in options))

@@ -16,5 +16,5 @@ def driver(machine: Machine) -> NetworkDriver:
     with _lock:
         if _KEY not in machine.resources:
             name = "fake" if machine.config.hypervisor == "fake" else "linux"
-            machine.resources[_KEY] = registry.load(name, machine.state_dir)
+            machine.resources[_KEY] = registry.load(name, machine.state_dir, machine.faults)
         return cast(NetworkDriver, machine.resources[_KEY])

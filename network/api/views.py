@@ -32,11 +32,11 @@ from network.services import addresses, check, l2, l3, ranges
 class L2NetworkViewSet(ResourceViewSet):
     queryset = L2Network.objects.prefetch_related("clusters", "vni_ranges")
     serializer_class = L2NetworkSerializer
-    filterset_fields = ("zone", "kind", "pool", "clusters")
+    more_filters = ("clusters",)
     act_permissions = {"add_vni_range": "l2_network.update"}
     create = creates(l2.create, L2NetworkInput)
     partial_update = updates(l2.update)
-    destroy = deletes(l2.delete)
+    destroy = deletes(l2.delete, needs_preview=True)
     attach = act(l2.attach, NamedCluster)
     detach = act(l2.detach, NamedCluster)
     add_vni_range = act(l2.add_vni_range, VniRangeInput)
@@ -45,12 +45,11 @@ class L2NetworkViewSet(ResourceViewSet):
 class L3NetworkViewSet(ResourceViewSet):
     queryset = L3Network.objects.all()
     serializer_class = L3NetworkSerializer
-    filterset_fields = ("l2", "kind")
     search_fields = ("name", "domain")
     act_permissions = {"reserve_addresses": "ip_address.reserve", "release_addresses": "ip_address.release"}
     create = creates(l3.create, L3NetworkInput)
     partial_update = updates(l3.update, L3NetworkChange)
-    destroy = deletes(l3.delete)
+    destroy = deletes(l3.delete, needs_preview=True)
     reserve_addresses = act(addresses.reserve, ReserveInput)
     release_addresses = act(addresses.release, ReleaseInput)
 
@@ -69,7 +68,6 @@ class L3NetworkViewSet(ResourceViewSet):
 class IpRangeViewSet(ResourceViewSet):
     queryset = IpRange.objects.all()
     serializer_class = IpRangeSerializer
-    filterset_fields = ("l3",)
     search_fields = ("name", "start", "end")
     create = creates(ranges.add, IpRangeInput)
     partial_update = updates(ranges.update)
@@ -79,12 +77,10 @@ class IpRangeViewSet(ResourceViewSet):
 class IpAddressViewSet(ResourceViewSet):
     queryset = IpAddress.objects.all()
     serializer_class = IpAddressSerializer
-    filterset_fields = ("l3", "purpose", "holder", "address")
     search_fields = ("name", "address")
 
 
 class NicViewSet(ResourceViewSet):
     queryset = Nic.objects.all()
     serializer_class = NicSerializer
-    filterset_fields = ("l3", "instance_uuid", "host", "mac", "address")
     search_fields = ("instance_name", "mac", "address")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cloud.common.driver import DriverError
-from network.messages import DhcpDesired, NetworksDesired
+from network.messages import DhcpDesired, NetworksDesired, SeenNetworks
 
 
 class NetworkDriver(ABC):
@@ -37,6 +37,17 @@ class NetworkDriver(ABC):
         """A TCP connection to an address of the L3 network, made from within it.
 
         Raises NotFound when the network is not on this host, Transient when nobody answers.
+        """
+
+    @abstractmethod
+    def seen(self) -> SeenNetworks:
+        """What of ours there is, by its names, wanted or not."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove an interface or namespace of ours that nobody wants; absent is fine.
+
+        Raises Rejected: `not_ours` by its name, `in_use` while a guest is behind it.
         """
 
 

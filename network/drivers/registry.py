@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
+from cloud.common.faults import Faults
 from network.drivers.base import NetworkDriver
 
 DRIVERS = {
@@ -12,7 +13,11 @@ DRIVERS = {
 }
 
 
-def load(name: str, state_dir: Path) -> NetworkDriver:
-    """The driver of this name; `state_dir` is where it may keep files. Raises KeyError when there is none."""
+def load(name: str, state_dir: Path, faults: Faults | None = None) -> NetworkDriver:
+    """The driver of this name; `state_dir` is where it may keep files, `faults` are those of a simulated machine.
+
+    Raises KeyError when there is none.
+    """
     module, _, cls = DRIVERS[name].partition(":")
-    return cast(NetworkDriver, getattr(import_module(module), cls)(state_dir))
+    made = getattr(import_module(module), cls)
+    return cast(NetworkDriver, made(state_dir, faults) if name == "fake" else made(state_dir))

@@ -6,6 +6,7 @@ from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
 from cloud.common.models import Resource
+from cloud.common.search import search_index, search_text
 from network.models.l2 import L2Network
 
 
@@ -73,11 +74,13 @@ class IpAddress(Resource):
     address = models.GenericIPAddressField()
     purpose = models.CharField(max_length=16, choices=AddressPurpose)
     holder = models.UUIDField(null=True, blank=True)
+    search_text = search_text("name", addresses=("address",))
 
     class Meta(Resource.Meta):
         indexes = [
             models.Index(fields=["created_at", "uuid"], name="ip_address_created"),
             models.Index(fields=["holder"], name="ip_address_holder"),
+            search_index("ip_address_search"),
         ]
         constraints = [models.UniqueConstraint(fields=["l3", "address"], name="ip_address_once")]
 
@@ -94,9 +97,15 @@ class Nic(Resource):
     mac = models.CharField(max_length=17, unique=True)
     address = models.GenericIPAddressField()
     host = models.ForeignKey("infra.Host", null=True, blank=True, on_delete=models.PROTECT, related_name="nics")
+    search_text = search_text("instance_name", "mac", addresses=("address",))
+
+    @property
+    def amounts(self) -> dict[str, int]:
+        """What it counts for, by quota."""
+        return {"addresses": 1}
 
     class Meta(Resource.Meta):
-        indexes = [models.Index(fields=["created_at", "uuid"], name="nic_created")]
+        indexes = [models.Index(fields=["created_at", "uuid"], name="nic_created"), search_index("nic_search")]
         constraints = [
             models.UniqueConstraint(fields=["l3", "address"], name="nic_address_once"),
             models.UniqueConstraint(fields=["instance_uuid", "device_index"], name="nic_device_index_once"),

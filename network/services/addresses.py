@@ -6,8 +6,8 @@ and no order of asking can deadlock. The row's unique constraint is the last wor
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from django.db import connection, transaction
 from django.utils.translation import gettext_lazy as _
 
 from cloud.common.actor import Actor
+from cloud.common.acts import acting
 from cloud.common.constraints import told
 from cloud.common.errors import Conflict, Exhausted, Missing
 from cloud.events.services import audit
@@ -24,46 +25,117 @@ from network.services import ipv4
 RESERVED_AT_ONCE = 256
 
 _LOCK = "pg_try_advisory_xact_lock(hashtextextended(%(l3)s || ' ' || host({address}::inet), 0))"
-# CASE, so that only free addresses are locked; OFFSET 0, so that each address is one index probe and the search ends
-# at the first free one instead of joining a whole range with all that is taken.
-_FIRST_FREE = """
-SELECT host(s.address)
-FROM (SELECT %(start)s::inet + generate_series(0, %(end)s::inet - %(start)s::inet) AS address) s
+_LOCK_ALL = f"SELECT {_LOCK.format(address='a')} FROM unnest(%(addresses)s::text[]) AS a"  # noqa: S608 - our own words only
+# The free addresses from {start} to {end}. CASE, so that only free addresses are locked; OFFSET 0, so that each address
+# is one index probe and the search ends at the last one wanted instead of joining a whole range with all that is taken.
+_FREE = """
+SELECT s.address
+FROM (SELECT {start} + generate_series(0, {end} - {start}) AS address) s
 WHERE CASE
     WHEN EXISTS (SELECT 1 FROM network_ipaddress t WHERE t.l3_id = %(l3)s::uuid AND t.address = s.address OFFSET 0)
     THEN false ELSE {wanted}
 END
-LIMIT 1
 """
-_FIND_AND_LOCK = _FIRST_FREE.format(wanted=_LOCK.format(address="s.address"))
-_LOCK_ALL = f"SELECT {_LOCK.format(address='a')} FROM unnest(%(addresses)s::text[]) AS a"  # noqa: S608 - our own words only
-_FIND = _FIRST_FREE.format(wanted="true")
+_LOCKED = _LOCK.format(address="s.address")
+# As many free addresses as there are holders, looked for from one column of each range on, locked and written down.
+# None of the ranges can be deleted before the transaction ends; other changes of them go on.
+_TAKE = """
+WITH ranges AS MATERIALIZED (
+    SELECT uuid, start, "end", first_free FROM network_iprange WHERE l3_id = %(l3)s::uuid ORDER BY start FOR KEY SHARE
+), found AS MATERIALIZED (
+    SELECT row_number() OVER () AS place, first.address
+    FROM (SELECT free.address FROM ranges r CROSS JOIN LATERAL ({free}) free LIMIT %(count)s) first
+), made AS (
+    INSERT INTO network_ipaddress
+        (uuid, name, description, project_id, created_at, updated_at, l3_id, address, purpose, holder)
+    SELECT gen_random_uuid(), w.name, '', w.project::uuid, statement_timestamp(), statement_timestamp(),
+           %(l3)s::uuid, found.address, %(purpose)s, w.holder::uuid
+    FROM found
+    JOIN unnest(%(holders)s::text[], %(names)s::text[], %(projects)s::text[])
+        WITH ORDINALITY AS w(holder, name, project, place) USING (place)
+    ON CONFLICT DO NOTHING
+    RETURNING holder, address
+)
+SELECT (SELECT count(*) FROM ranges), (SELECT count(*) FROM found), made.holder, host(made.address)
+FROM (SELECT 1) one LEFT JOIN made ON true
+"""
+TAKE = {
+    column: _TAKE.replace("{free}", _FREE.format(start=f"r.{column}", end='r."end"', wanted=_LOCKED))
+    for column in ("first_free", "start")
+}
+# Each range's hint moves on to its first free address.
+_RAISE_HINTS = """
+UPDATE network_iprange r SET first_free = found.address
+FROM (
+    SELECT r.uuid, COALESCE(({free} LIMIT 1), r."end") AS address FROM network_iprange r WHERE r.l3_id = %(l3)s::uuid
+) found
+WHERE r.uuid = found.uuid AND r.first_free < found.address
+""".replace("{free}", _FREE.format(start="r.first_free", end='r."end"', wanted="true").strip())
+_NEXT = _FREE.replace("s.address", "host(s.address)", 1).format(
+    start="%(start)s::inet", end="%(end)s::inet", wanted="true"
+)
 
 
-def take_free(l3: L3Network, *, purpose: AddressPurpose, holder: UUID, name: str, project: Any) -> IpAddress:
-    """The lowest free address of the network, taken in the caller's transaction. Raises Exhausted."""
-    ranges = _ranges_kept(l3)
-    if not ranges:
-        raise Exhausted(
-            _("%(network)s has no IP range.") % {"network": l3},
-            code="no_ip_range",
-            advice=_("Add an IP range to the L3 network."),
-        )
+@dataclass(frozen=True)
+class Holder:
+    """Who gets an address: the uuid and the name it is written down with, and the project it counts for."""
+
+    uuid: UUID
+    name: str
+    project: Any
+
+
+def take_free(l3: L3Network, holders: Sequence[Holder], *, purpose: AddressPurpose) -> dict[UUID, str]:
+    """The lowest free addresses of the network, one for each holder, taken in the caller's transaction.
+
+    One statement however many are wanted. Raises Exhausted, and then the caller rolls back.
+    """
+    taken: dict[UUID, str] = {}
     # First from the hints on; when these find nothing, the whole of each range: a hint may be too high.
-    for starts in ([each.first_free for each in ranges], [each.start for each in ranges]):
-        for each, start in zip(ranges, starts, strict=True):
-            while found := _first(_FIND_AND_LOCK, l3.pk, start, each.end):
-                try:
-                    taken = _insert(l3, found, purpose=purpose, holder=holder, name=name, project=project)
-                except Conflict:
-                    continue  # taken and committed between our look and our lock
-                transaction.on_commit(partial(_raise_hint, each.pk), robust=True)
-                return taken
-    raise Exhausted(
-        _("%(network)s has no free address left.") % {"network": l3},
-        code="addresses_exhausted",
-        advice=_("Add an IP range, or delete what no longer needs its address."),
-    )
+    for column in TAKE:
+        has_found = True
+        while has_found and len(taken) < len(holders):
+            waiting = [holder for holder in holders if holder.uuid not in taken]
+            # Found and not taken is what another took and committed between our look and our lock: look again.
+            has_ranges, has_found, got = _take(TAKE[column], l3, waiting, purpose)
+            if not has_ranges:
+                raise Exhausted(
+                    _("%(network)s has no IP range.") % {"network": l3},
+                    code="no_ip_range",
+                    advice=_("Add an IP range to the L3 network."),
+                )
+            taken |= got
+    if len(taken) < len(holders):
+        raise Exhausted(
+            _("%(network)s has no free address left.") % {"network": l3},
+            code="addresses_exhausted",
+            advice=_("Add an IP range, or delete what no longer needs its address."),
+        )
+    if taken:
+        transaction.on_commit(lambda: _raise_hints(l3.pk), robust=True)
+    return taken
+
+
+def _take(
+    query: str, l3: L3Network, holders: Sequence[Holder], purpose: AddressPurpose
+) -> tuple[bool, bool, dict[UUID, str]]:
+    """Whether there are ranges, whether a free address was found, and which were taken, by holder."""
+    with connection.cursor() as cursor:
+        cursor.execute(query, arguments(l3, holders, purpose))
+        rows = cursor.fetchall()
+    return bool(rows[0][0]), bool(rows[0][1]), {row[2]: row[3] for row in rows if row[2] is not None}
+
+
+def arguments(l3: L3Network, holders: Sequence[Holder], purpose: AddressPurpose) -> dict[str, Any]:
+    """What `TAKE` is asked with."""
+    return {
+        "l3": str(l3.pk),
+        "count": len(holders),
+        "purpose": str(purpose),
+        "holders": [str(holder.uuid) for holder in holders],
+        "names": [holder.name[:255] for holder in holders],
+        "projects": [str(getattr(holder.project, "pk", holder.project)) for holder in holders],
+    }
 
 
 def take(
@@ -91,10 +163,10 @@ def take(
             code="address_out_of_range",
         )
     if not _lock(l3.pk, [wanted]):
-        raise _is_taken(wanted, None)
-    taken = _insert(l3, wanted, purpose=purpose, holder=holder, name=name, project=project, actor=actor)
+        raise _is_taken(wanted, None, field)
+    taken = _insert(l3, wanted, purpose=purpose, holder=holder, name=name, project=project, actor=actor, field=field)
     if inside is not None:
-        transaction.on_commit(partial(_raise_hint, inside.pk), robust=True)
+        transaction.on_commit(lambda: _raise_hints(l3.pk), robust=True)
     return taken
 
 
@@ -108,7 +180,7 @@ def free(rows: Iterable[IpAddress]) -> int:
     for l3, addresses in by_network.items():
         # Nobody else can hold these locks for long; whoever asks meanwhile sees a taken address instead of waiting.
         _lock(l3, addresses)
-        transaction.on_commit(partial(_lower_hints, l3, addresses), robust=True)
+        transaction.on_commit(lambda key=l3, freed=addresses: _lower_hints(key, freed), robust=True)  # type: ignore[misc]
     deleted, _kinds = IpAddress.objects.filter(pk__in=keys).delete()
     return deleted
 
@@ -118,14 +190,13 @@ def free_of(holders: Iterable[UUID], purpose: AddressPurpose) -> int:
     return free(IpAddress.objects.filter(holder__in=list(holders), purpose=purpose))
 
 
-@transaction.atomic
+@acting("ip_address.reserve")
 def reserve(l3: L3Network, *, start: str, actor: Actor, end: str = "", note: str = "") -> list[IpAddress]:
     """Keep addresses from being given out, as those of machines outside of the platform; at most 256 at once.
 
     Raises Conflict (`address_taken`) when one of them is not free, (`address_in_use`) when it is another network's on
     the same L2 network.
     """
-    actor.require("ip_address.reserve", l3)
     wanted = _each(start, end)
     _expect_nobodys_beside(l3, wanted)
     own: dict[str, Any] = {"holder": None, "project": l3.project, "actor": actor}
@@ -134,13 +205,12 @@ def reserve(l3: L3Network, *, start: str, actor: Actor, end: str = "", note: str
     return rows
 
 
-@transaction.atomic
+@acting("ip_address.release")
 def release(l3: L3Network, *, start: str, actor: Actor, end: str = "") -> None:
     """Give reserved addresses back; those that are not reserved are left alone.
 
     Raises Missing when none of them is reserved.
     """
-    actor.require("ip_address.release", l3)
     wanted = _each(start, end)
     rows = IpAddress.objects.filter(l3=l3, purpose=AddressPurpose.RESERVED, address__in=wanted)
     if not free(rows):
@@ -152,7 +222,7 @@ def next_free(l3: L3Network) -> str | None:
     """The address that would be given out next, when nobody else asks; nothing is taken."""
     for each in l3.ranges.order_by("start"):
         for start in (each.first_free, each.start):
-            if found := _first(_FIND, l3.pk, start, each.end):
+            if found := _next(l3.pk, start, each.end):
                 return found
     return None
 
@@ -171,10 +241,11 @@ def _insert(
     holder: UUID | None,
     name: str,
     project: Any,
-    actor: Actor | None = None,
+    actor: Actor,
+    field: str,
 ) -> IpAddress:
     row = IpAddress.objects.filter(l3=l3, address=ip).first()
-    with told({"ip_address_once": _is_taken(ip, used_by(row, actor) if row is not None else None)}):
+    with told({"ip_address_once": _is_taken(ip, used_by(row, actor) if row is not None else None, field)}):
         return IpAddress.objects.create(
             l3=l3, address=ip, purpose=purpose, holder=holder, name=name[:255], project=project
         )
@@ -192,12 +263,12 @@ def used_by(row: IpAddress, actor: Actor | None) -> dict[str, Any]:
     return {"purpose": row.purpose, "uuid": nic.instance_uuid if nic else row.holder, "name": row.name}
 
 
-def _is_taken(ip: str, holder: dict[str, Any] | None) -> Conflict:
+def _is_taken(ip: str, holder: dict[str, Any] | None, field: str) -> Conflict:
     return Conflict(
         _("The address %(ip)s is taken.") % {"ip": ip},
         code="address_taken",
         advice=_("Choose another address, or none to be given a free one."),
-        errors={"ip": [_("This address is taken.")]},
+        errors={field: [_("This address is taken.")]},
         used_by=holder,
     )
 
@@ -232,9 +303,9 @@ def _each(start: str, end: str) -> list[str]:
     return [str(first + step) for step in range(int(last) - int(first) + 1)]
 
 
-def _first(query: str, l3: UUID, start: str, end: str) -> str | None:
+def _next(l3: UUID, start: str, end: str) -> str | None:
     with connection.cursor() as cursor:
-        cursor.execute(query, {"l3": str(l3), "start": start, "end": end})
+        cursor.execute(_NEXT + " LIMIT 1", {"l3": str(l3), "start": start, "end": end})
         row = cursor.fetchone()
     return row[0] if row else None
 
@@ -246,12 +317,10 @@ def _lock(l3: UUID, addresses: list[str]) -> bool:
         return all(row[0] for row in cursor.fetchall())
 
 
-def _raise_hint(key: UUID) -> None:
-    """Move the hint of a range to its first free address, from where it is."""
-    each = IpRange.objects.filter(pk=key).first()
-    if each is not None:
-        found = _first(_FIND, each.l3_id, each.first_free, each.end) or each.end
-        IpRange.objects.filter(pk=key, first_free__lt=found).update(first_free=found)
+def _raise_hints(l3: UUID) -> None:
+    """Move the hints of a network's ranges to their first free addresses, from where they are."""
+    with connection.cursor() as cursor:
+        cursor.execute(_RAISE_HINTS, {"l3": str(l3)})
 
 
 def _lower_hints(l3: UUID, addresses: list[str]) -> None:

@@ -10,7 +10,9 @@ from django.utils.translation import gettext_lazy as _
 
 from cloud.common import deletion
 from cloud.common.actor import Actor
-from cloud.common.errors import Conflict
+from cloud.common.acts import acting, each
+from cloud.common.errors import Conflict, Problem
+from cloud.common.relations import nothing_blocks
 from cloud.events.services import audit
 from cloud.infra.models import Cluster, Host, Zone
 from network.messages import VXLAN_OVERHEAD_BYTES
@@ -22,6 +24,12 @@ DEFAULT_MTU = 1500
 # What the kernel takes as the name of an interface (dev_valid_name), and no more than people use.
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 _ON_INTERFACE = (L2Kind.NO_VLAN, L2Kind.VLAN)
+
+
+def _is_pool(l2: L2Network, actor: Actor) -> Problem | None:
+    if l2.kind == L2Kind.VXLAN_POOL:
+        return None
+    return Conflict(_("%(network)s is not a VXLAN pool.") % {"network": l2}, code="not_a_pool")
 
 
 @transaction.atomic
@@ -76,8 +84,8 @@ def create(
         vtep_cidr=vtep_cidr,
         mtu=_mtu(mtu, pool),
     )
-    for each in vni_ranges:
-        vnis.add_range(row, **each)
+    for span in vni_ranges:
+        vnis.add_range(row, **span)
     audit.record("l2_network.create", actor=actor, resource=row, detail={"kind": kind, "vni": row.vni})
     inherited = Cluster.objects.filter(l2_attachments__l2=pool) if pool is not None else Cluster.objects.none()
     for cluster in {*clusters, *inherited}:
@@ -85,10 +93,9 @@ def create(
     return row
 
 
-@transaction.atomic
+@acting("l2_network.update")
 def update(l2: L2Network, *, actor: Actor, name: str | None = None, description: str | None = None) -> L2Network:
     """Rename a network; what it is made of does not change."""
-    actor.require("l2_network.update", l2)
     l2.name = l2.name if name is None else name
     l2.description = l2.description if description is None else description
     l2.save(update_fields=["name", "description", "updated_at"])
@@ -96,14 +103,13 @@ def update(l2: L2Network, *, actor: Actor, name: str | None = None, description:
     return l2
 
 
-@transaction.atomic
+@acting("l2_network.attach")
 def attach(l2: L2Network, *, cluster: Cluster, actor: Actor) -> None:
     """Give the network to all hosts of a cluster; a pool brings its networks along. Attached already is fine.
 
     Raises Invalid when the cluster is of another zone, Conflict (`interface_in_use`) when another network of the
     cluster is on the same interface (and VLAN).
     """
-    actor.require("l2_network.attach", l2)
     if cluster.zone_id != l2.zone_id:
         raise ipv4.invalid("cluster", _("The cluster and the network are of different zones."), code="other_zone")
     # One at a time per cluster, so that two networks cannot take the same interface at once.
@@ -119,13 +125,12 @@ def attach(l2: L2Network, *, cluster: Cluster, actor: Actor) -> None:
     audit.record("l2_network.attach", actor=actor, resource=l2, detail={"cluster": str(cluster.pk)})
 
 
-@transaction.atomic
+@acting("l2_network.detach")
 def detach(l2: L2Network, *, cluster: Cluster, actor: Actor) -> None:
     """Take the network from a cluster's hosts; a pool takes its networks along. Not attached is fine.
 
     Raises Conflict (`in_use`) while an instance on one of the hosts has a NIC of it.
     """
-    actor.require("l2_network.detach", l2)
     rows = [l2, *l2.networks.all()]
     Cluster.objects.select_for_update(no_key=True).get(pk=cluster.pk)
     # Waits for those who are placing an instance on these networks right now: their NICs are seen below.
@@ -146,22 +151,18 @@ def detach(l2: L2Network, *, cluster: Cluster, actor: Actor) -> None:
     audit.record("l2_network.detach", actor=actor, resource=l2, detail={"cluster": str(cluster.pk)})
 
 
-@transaction.atomic
+@acting("l2_network.delete", checks=[nothing_blocks])
 def delete(l2: L2Network, *, actor: Actor) -> None:
     """Delete a network, on its hosts too. Raises Conflict (`in_use`) while L3 networks or a pool's networks use it."""
-    actor.require("l2_network.delete", l2)
     hosts = list(Host.objects.filter(cluster__l2_attachments__l2=l2).distinct())
     audit.record("l2_network.delete", actor=actor, resource=l2)
     deletion.delete(l2)
     desired.touch_hosts(hosts)
 
 
-@transaction.atomic
+@acting("l2_network.update", checks=[each(_is_pool)])
 def add_vni_range(pool: L2Network, *, start: int, end: int, actor: Actor) -> None:
     """Let a pool give out more VNIs. Raises Conflict (`vni_range_overlap`) with a range of the same zone."""
-    actor.require("l2_network.update", pool)
-    if pool.kind != L2Kind.VXLAN_POOL:
-        raise Conflict(_("%(network)s is not a VXLAN pool.") % {"network": pool}, code="not_a_pool")
     vnis.add_range(pool, start=start, end=end)
     audit.record("l2_network.update", actor=actor, resource=pool, detail={"vni_range": [start, end]})
 

@@ -6,9 +6,12 @@ from typing import Any
 from django.db import transaction
 from django.utils.translation import gettext_lazy as _
 
+from cloud.accounts.services import quotas
 from cloud.common import deletion
 from cloud.common.actor import Actor
+from cloud.common.acts import acting
 from cloud.common.errors import Conflict
+from cloud.common.relations import nothing_blocks
 from cloud.events.services import audit
 from network.models import AddressPurpose, IpAddress, L2Kind, L2Network, L3Kind, L3Network
 from network.models.l2 import MTU_MIN
@@ -36,7 +39,8 @@ def create(
 ) -> L3Network:
     """Make an L3 network on an L2 network, with its ranges (fields as in `ranges.add`) or none yet.
 
-    `mtu` defaults to the L2 network's. Raises Invalid with the field that does not fit.
+    `mtu` defaults to the L2 network's. Raises Invalid with the field that does not fit,
+    QuotaExceeded.
     """
     actor.require("l3_network.create", l2)
     if l2.kind == L2Kind.VXLAN_POOL:
@@ -56,13 +60,13 @@ def create(
     audit.record("l3_network.create", actor=actor, resource=row)
     for each in ranges:
         ip_ranges.add(actor=actor, l3=row, **each)
+    quotas.take(row.project_id, {"l3_networks": 1})
     return row
 
 
-@transaction.atomic
+@acting("l3_network.update")
 def update(l3: L3Network, *, actor: Actor, **changes: Any) -> L3Network:
     """Change name, description, domain, dns, routes or mtu; guests hear of it when they renew their lease."""
-    actor.require("l3_network.update", l3)
     clean: dict[str, Callable[[Any], Any]] = {
         "domain": _domain,
         "dns": _dns,
@@ -78,10 +82,9 @@ def update(l3: L3Network, *, actor: Actor, **changes: Any) -> L3Network:
     return l3
 
 
-@transaction.atomic
+@acting("l3_network.delete", checks=[nothing_blocks])
 def delete(l3: L3Network, *, actor: Actor) -> None:
     """Delete a network with its ranges and reserved addresses. Raises Conflict (`in_use`) while NICs are on it."""
-    actor.require("l3_network.delete", l3)
     # Waits for those who are taking an address right now; who comes later finds no range.
     held = [row.pk for row in l3.ranges.select_for_update()]
     users = list(l3.nics.all()[:5])
@@ -95,7 +98,9 @@ def delete(l3: L3Network, *, actor: Actor) -> None:
     audit.record("l3_network.delete", actor=actor, resource=l3, detail={"ranges": len(held)})
     IpAddress.objects.filter(l3=l3).exclude(purpose=AddressPurpose.NIC).delete()
     l3.ranges.filter(pk__in=held).delete()
-    deletion.delete(l3)
+    project = l3.project_id
+    if deletion.delete(l3):
+        quotas.give(project, {"l3_networks": 1})
 
 
 def _domain(text: str) -> str:

@@ -1,15 +1,18 @@
 """Network cards of instances. Compute calls these in its own transactions: the audit record is the instance's."""
 
 import secrets
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils.translation import gettext_lazy as _
 
+from cloud.accounts.services import quotas
 from cloud.common.actor import Actor
-from cloud.common.constraints import told
+from cloud.common.constraints import broken
 from cloud.common.errors import Conflict, Problem
 from cloud.common.text import filled
 from cloud.infra.models import Agent, DesiredSection, Host
@@ -25,48 +28,100 @@ Wanted = tuple[str, str, int]
 _MAC_TRIES = 8
 
 
-@transaction.atomic
-def create(
-    l3: L3Network,
-    *,
-    uuid: UUID,
-    instance_uuid: UUID,
-    instance_name: str,
-    project: Any,
-    device_index: int,
-    actor: Actor,
-    ip: str | None = None,
-) -> Nic:
-    """Make an instance's NIC with the chosen address or the lowest free one, in the caller's transaction.
+@dataclass(frozen=True)
+class NewNic:
+    """A NIC to make: of which instance, on which network, with the chosen address or the lowest free one, and on which
+    host its instance is about to run, if on one."""
 
-    Raises Missing when the actor does not see the network, Invalid (`not_an_address`, `address_out_of_range`),
-    Conflict (`address_taken`), Exhausted (`addresses_exhausted`, `no_ip_range`).
+    l3: L3Network
+    instance_uuid: UUID
+    instance_name: str
+    project: Any
+    device_index: int
+    ip: str | None = None
+    ip_field: str = "ip"
+    host: Host | None = None
+    uuid: UUID = field(default_factory=uuid4)
+
+
+class MacTaken(Conflict):
+    """A MAC address drawn at random is another NIC's: roll back, draw again."""
+
+    code = "mac_taken"
+
+
+def create_all(wanted: Sequence[NewNic], *, actor: Actor) -> list[Nic]:
+    """Make NICs, in the caller's transaction, who rolls back when this raises.
+
+    Raises Missing when the actor does not see a network, Invalid (`not_an_address`, `address_out_of_range`),
+    Conflict (`address_taken`), Exhausted (`addresses_exhausted`, `no_ip_range`), MacTaken. What is wrong with a chosen
+    address is told of its `ip_field`.
     """
-    actor.require("nic.view", l3)
-    held: dict[str, Any] = {
-        "purpose": AddressPurpose.NIC,
-        "holder": uuid,
-        "name": instance_name,
-        "project": project,
-    }
-    taken = addresses.take(l3, ip, actor=actor, **held) if ip else addresses.take_free(l3, **held)
+    given: dict[UUID, str] = {}
+    for l3, alike in _by_network(wanted):
+        actor.require("nic.view", l3)
+        holders = [addresses.Holder(new.uuid, new.instance_name, new.project) for new in alike if not new.ip]
+        given |= addresses.take_free(l3, holders, purpose=AddressPurpose.NIC) if holders else {}
+    for new in wanted:
+        if new.ip:
+            given[new.uuid] = _take_chosen(new, new.ip, actor)
+    rows = [
+        Nic(
+            uuid=new.uuid,
+            name=f"nic{new.device_index}",
+            project=new.project,
+            l3=new.l3,
+            instance_uuid=new.instance_uuid,
+            instance_name=new.instance_name,
+            device_index=new.device_index,
+            mac=_random_mac(),
+            address=given[new.uuid],
+            host=new.host,
+        )
+        for new in wanted
+    ]
+    try:
+        Nic.objects.bulk_create(rows)
+    except IntegrityError as error:
+        if broken(error) != "network_nic_mac_key":
+            raise
+        raise MacTaken(_("No free MAC address was found."), advice=_("Try again.")) from error
+    return rows
+
+
+def _by_network(wanted: Sequence[NewNic]) -> list[tuple[L3Network, list[NewNic]]]:
+    alike: dict[UUID, list[NewNic]] = defaultdict(list)
+    for new in wanted:
+        alike[new.l3.pk].append(new)
+    return [(each[0].l3, each) for each in alike.values()]
+
+
+def _take_chosen(new: NewNic, ip: str, actor: Actor) -> str:
+    taken = addresses.take(
+        new.l3,
+        ip,
+        purpose=AddressPurpose.NIC,
+        holder=new.uuid,
+        name=new.instance_name,
+        project=new.project,
+        actor=actor,
+        field=new.ip_field,
+    )
+    return str(taken.address)
+
+
+@transaction.atomic
+def create(l3: L3Network, *, actor: Actor, **fields: Any) -> Nic:
+    """Make one NIC, as `create_all` does; `fields` are those of NewNic."""
     for _attempt in range(_MAC_TRIES):
         try:
-            with told({"network_nic_mac_key": Conflict(code="mac_taken")}):
-                return Nic.objects.create(
-                    uuid=uuid,
-                    name=f"nic{device_index}",
-                    project=project,
-                    l3=l3,
-                    instance_uuid=instance_uuid,
-                    instance_name=instance_name,
-                    device_index=device_index,
-                    mac=_random_mac(),
-                    address=taken.address,
-                )
-        except Conflict:
+            with transaction.atomic():
+                made = create_all([NewNic(l3, **fields)], actor=actor)[0]
+                quotas.take(made.project, made.amounts)
+                return made
+        except MacTaken:
             continue
-    raise Conflict(_("No free MAC address was found."), code="mac_taken", advice=_("Try again."))
+    raise MacTaken(_("No free MAC address was found."), advice=_("Try again."))
 
 
 @transaction.atomic
@@ -75,12 +130,21 @@ def delete(nics: Iterable[Nic]) -> list[Wanted]:
 
     Returns what to wait for, where their hosts' DHCP servers are to forget them.
     """
-    rows = list(nics)
+    gone, wanted = drop_all(Nic.objects.filter(pk__in=[nic.pk for nic in nics]))
+    for project, count in Counter(nic.project_id for nic in gone).items():
+        quotas.give(project, {"addresses": count})
+    return wanted
+
+
+def drop_all(nics: Any) -> tuple[list[Nic], list[Wanted]]:
+    """As `delete`, of a queryset, in the caller's transaction, who gives what they counted for to `quotas` when it
+    takes nothing more. Returns those that this call deleted, and what to wait for."""
+    rows = list(nics.select_for_update(of=("self",)).order_by("pk"))
     keys = [nic.pk for nic in rows]
     wanted = touch_all(_agents(rows), DHCP)
     Nic.objects.filter(pk__in=keys).delete()
     addresses.free_of(keys, AddressPurpose.NIC)
-    return wanted
+    return rows, wanted
 
 
 @transaction.atomic
@@ -97,6 +161,22 @@ def place(nics: Iterable[Nic], host: Host) -> list[Wanted]:
         nic.host = host
     touch_all([agent for agent in before if agent.pk != host.agent_id] + _agents(rows), DHCP)
     return wants(rows)
+
+
+def announce(hosts: Iterable[Host]) -> dict[UUID, list[Wanted]]:
+    """Say that NICs were made on these hosts (with their agents), in the transaction that made them; what to wait for
+    before their instances start, by host."""
+    agents = {host.agent_id: host.agent for host in hosts if host.agent is not None}
+    touched = touch_all(agents.values(), DHCP)
+    networks = DesiredSection.objects.filter(agent__in=agents, section=NETWORKS)
+    found = [(str(row.agent_id), row.section, row.wanted) for row in networks]
+    # A host that was never told of its networks is told now.
+    told = {agent for agent, _section, _number in found}
+    found += touch_all([agent for key, agent in agents.items() if str(key) not in told], NETWORKS)
+    by_agent: dict[str, list[Wanted]] = defaultdict(list)
+    for each in sorted([*touched, *found]):
+        by_agent[each[0]].append(each)
+    return {host.pk: by_agent[str(host.agent_id)] for host in hosts}
 
 
 @transaction.atomic
@@ -125,8 +205,9 @@ def are_served(nics: Iterable[Nic]) -> bool:
 
     Raises Problem with what the host said when it does not pass by itself. For who has waited for `wants`.
     """
-    placed = Nic.objects.filter(pk__in=[nic.pk for nic in nics]).exclude(host__agent=None).select_related("l3", "host")
-    agents = dict(placed.values_list("pk", "host__agent"))
+    rows = Nic.objects.filter(pk__in=[nic.pk for nic in nics]).exclude(host__agent=None).select_related("l3", "host")
+    placed = list(rows)
+    agents = {nic.pk: nic.host.agent_id for nic in placed if nic.host and nic.host.agent_id}
     failing = sections.failing(agents.values(), NETWORKS, DHCP)
     found = [(nic, placement.failure_of(nic.l3, failing.get(agents[nic.pk], {}))) for nic in placed]
     for nic, failure in found:

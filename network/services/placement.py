@@ -1,6 +1,7 @@
 """Whether a host can carry networks: asked by compute's scheduler."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from uuid import UUID
 
 from django.utils.translation import gettext as _
 
@@ -17,35 +18,49 @@ def reason_against(host: Host, l3s: Iterable[L3Network]) -> str | None:
     return reasons_against(l3s)(host)
 
 
-def reasons_against(l3s: Iterable[L3Network]) -> Callable[[Host], str | None]:
-    """As `reason_against`, for many hosts: four queries in all. Hosts come with `select_related("agent")`.
+def reasons_against(l3s: Iterable[L3Network]) -> "Reach":
+    """As `reason_against`, for many hosts: four queries at most. Hosts come with `select_related("agent")`."""
+    return Reach(l3s)
+
+
+class Reach:
+    """Which hosts can carry some networks, as read once; called with a host it says why not.
 
     Until the caller's transaction ends, none of the networks can be detached from a cluster.
     """
-    wanted = {l3.pk: l3 for l3 in l3s}
-    networks = list(L3Network.objects.filter(pk__in=wanted).select_related("l2", "l2__pool"))
-    l2s = {l3.l2_id: l3.l2 for l3 in networks}
-    attached = attachments.kept(l2s)
-    pools = {l2.pool_id for l2 in l2s.values() if l2.pool_id}
-    vteps = set(Vtep.objects.filter(pool__in=pools).values_list("host_id", "pool_id"))
-    failing = sections.failing(None, NETWORKS, DHCP) if networks else {}
 
-    def reason(host: Host) -> str | None:
-        for l3 in networks:
-            if (l3.l2_id, host.cluster_id) not in attached:
+    def __init__(self, l3s: Iterable[L3Network]) -> None:
+        wanted = {l3.pk: l3 for l3 in l3s}
+        if all("l2" in l3._state.fields_cache for l3 in wanted.values()):
+            self.networks = list(wanted.values())
+        else:
+            self.networks = list(L3Network.objects.filter(pk__in=wanted).select_related("l2__pool"))
+        l2s = {l3.l2_id: l3.l2 for l3 in self.networks}
+        self.attached = attachments.kept(l2s) if l2s else set()
+        pools = {l2.pool_id for l2 in l2s.values() if l2.pool_id}
+        vteps = Vtep.objects.filter(pool__in=pools).values_list("host_id", "pool_id")
+        self.vteps = set(vteps) if pools else set()
+        self.failing = sections.failing(None, NETWORKS, DHCP) if self.networks else {}
+
+    def clusters(self) -> set[UUID] | None:
+        """The clusters that all of the networks are attached to; None when there are no networks: any."""
+        at = [{cluster for l2, cluster in self.attached if l2 == l3.l2_id} for l3 in self.networks]
+        return set.intersection(*at) if at else None
+
+    def __call__(self, host: Host) -> str | None:
+        for l3 in self.networks:
+            if (l3.l2_id, host.cluster_id) not in self.attached:
                 return _("%(network)s is not attached to its cluster.") % {"network": l3}
-            against = underlay.reason_against(host, l3.l2, vteps)
+            against = underlay.reason_against(host, l3.l2, self.vteps)
             if against is not None:
                 return against
-            trouble = failure_of(l3, failing.get(host.agent_id, {}) if host.agent_id else {})
+            trouble = failure_of(l3, self.failing.get(host.agent_id, {}) if host.agent_id else {})
             if trouble is not None:
                 return _("Its network %(network)s is failing: %(failure)s") % {
                     "network": l3,
                     "failure": trouble["detail"],
                 }
         return None
-
-    return reason
 
 
 def failure_of(l3: L3Network, failing: dict[str, Document]) -> Document | None:

@@ -1,17 +1,39 @@
 """The address ranges of L3 networks."""
 
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils.translation import gettext_lazy as _
 
 from cloud.common.actor import Actor
-from cloud.common.errors import Conflict
+from cloud.common.acts import acting
+from cloud.common.errors import Conflict, Problem
 from cloud.events.services import audit
 from network.models import AddressPurpose, IpAddress, IpRange, L2Network, L3Network
 from network.services import addresses, desired, ipv4
+
+
+def _no_nic_inside(rows: Sequence[IpRange], actor: Actor) -> dict[Any, Problem]:
+    """Against deleting ranges that NICs have addresses of."""
+    inside = IpAddress.objects.filter(
+        l3=OuterRef("l3"), address__gte=OuterRef("start"), address__lte=OuterRef("end"), purpose=AddressPurpose.NIC
+    )
+    used = set(IpRange.objects.filter(Exists(inside), pk__in=[row.pk for row in rows]).values_list("pk", flat=True))
+    return {row.pk: _in_use(row, is_named=len(rows) == 1) for row in rows if row.pk in used}
+
+
+def _in_use(row: IpRange, *, is_named: bool) -> Conflict:
+    inside = IpAddress.objects.filter(l3=row.l3_id, address__gte=row.start, address__lte=row.end)
+    users = inside.filter(purpose=AddressPurpose.NIC)[:5] if is_named else []
+    return Conflict(
+        _("Addresses of this range are in use."),
+        code="in_use",
+        advice=_("Delete the instances that use them first."),
+        used_by=[{"purpose": user.purpose, "name": user.name, "address": user.address} for user in users],
+    )
 
 
 @transaction.atomic
@@ -61,25 +83,18 @@ def add(
     return row
 
 
-@transaction.atomic
+@acting("ip_range.delete", checks=[_no_nic_inside])
 def delete(row: IpRange, *, actor: Actor) -> None:
     """Delete a range that no NIC has an address of. Raises Conflict (`in_use`).
 
     The DHCP server moves to another range of the network; with the last range it goes, and so does the gateway.
     """
-    actor.require("ip_range.delete", row)
     l3 = row.l3
     # Waits for those who are taking an address of it right now, and lets nobody begin.
     IpRange.objects.select_for_update().get(pk=row.pk)
     inside = IpAddress.objects.filter(l3=l3, address__gte=row.start, address__lte=row.end)
-    users = list(inside.filter(purpose=AddressPurpose.NIC)[:5])
-    if users:
-        raise Conflict(
-            _("Addresses of this range are in use."),
-            code="in_use",
-            advice=_("Delete the instances that use them first."),
-            used_by=[{"purpose": user.purpose, "name": user.name, "address": user.address} for user in users],
-        )
+    for problem in _no_nic_inside([row], actor).values():
+        raise problem
     audit.record("ip_range.delete", actor=actor, resource=row)
     is_last = not l3.ranges.exclude(pk=row.pk).exists()
     row.delete()
@@ -91,10 +106,9 @@ def delete(row: IpRange, *, actor: Actor) -> None:
         desired.touch_servers(l3)
 
 
-@transaction.atomic
+@acting("ip_range.update")
 def update(row: IpRange, *, actor: Actor, name: str | None = None, description: str | None = None) -> IpRange:
     """Rename a range; its addresses do not change."""
-    actor.require("ip_range.update", row)
     row.name = row.name if name is None else name
     row.description = row.description if description is None else description
     row.save(update_fields=["name", "description", "updated_at"])
@@ -113,7 +127,7 @@ def _settle(l3: L3Network, row: IpRange, actor: Actor) -> None:
 
 
 def _serve_dhcp(l3: L3Network) -> None:
-    addresses.take_free(l3, purpose=AddressPurpose.DHCP, holder=l3.pk, name=l3.name, project=l3.project)
+    addresses.take_free(l3, [addresses.Holder(l3.pk, l3.name, l3.project)], purpose=AddressPurpose.DHCP)
 
 
 def _expect_no_overlap(l3: L3Network, span: ipv4.Span) -> None:

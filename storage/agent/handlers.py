@@ -1,5 +1,6 @@
 """What a machine does about storage when control asks: message → driver → message."""
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from cloud.common.wire import Document
 from storage.agent import places
 from storage.agent.pull import pulled
 from storage.drivers.base import ImageOrder
+from storage.drivers.fake import invented
 from storage.drivers.guard import Guard
 from storage.drivers.web import fetch
 from storage.messages import (
@@ -28,13 +30,17 @@ from storage.messages import (
 )
 
 CAPACITY = "storage.capacity"
+# What nothing has happened to is told anew after so long, should the last word have been lost.
+TELL_AGAIN_S = 240.0
+_TOLD = "storage.told"
 
 
 @command(DownloadImage, bulk=True)
 def download_image(message: DownloadImage, call: Call) -> ImageReport:
     store = places.image_store(call.machine, message.storage)
     order = ImageOrder(message.media, message.format, message.checksum, message.max_bytes, message.reserve_bytes)
-    source = partial(fetch, message.url, Guard(message.refused), call)
+    fetched = fetch if call.machine.disk is None else invented
+    source = partial(fetched, message.url, Guard(message.refused), call)
     kept = store.add_image(message.image, order, open_source=source, watch=call)
     return ImageReport(image=message.image, **vars(kept))
 
@@ -97,9 +103,19 @@ def converge(body: Document, machine: Machine) -> None:
         except DriverError as error:
             failures.append(error)
             reports.append(StorageReport(wanted["uuid"], failure=error.detail))
-    machine.publish(CAPACITY, CapacityReport(reports).to_document())
+    _tell(machine, body, CapacityReport(reports).to_document())
     if failures:
         raise failures[0]
+
+
+def _tell(machine: Machine, wanted: Document, report: Document) -> None:
+    """Tell what was found, unless a pass in between two changes finds what the last one did: then now and then."""
+    before = machine.resources.get(_TOLD)
+    now = time.monotonic()
+    if before is not None and before[:2] == (wanted, report) and now - before[2] < TELL_AGAIN_S:
+        return
+    machine.resources[_TOLD] = (wanted, report, now)
+    machine.publish(CAPACITY, report)
 
 
 def _converge_one(wanted: dict[str, Any], machine: Machine) -> tuple[StorageReport, list[str]]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,27 +16,37 @@ from storage.messages import ImageOrigin, StoragePlace
 VERB = "storage.image_read"
 CHUNK_BYTES = 1 << 20
 HEADER_LIMIT = 4096
+LOOK_S, SILENCE_S = 1.0, 60.0
 # What the door says of a ticket or of itself that a fresh ticket, or another try, cures.
 PASSING = {"ticket_expired", "ticket_used", "door_busy", "internal_error"}
 
 
 class StreamBody:
-    """What the other agent sends, as `drivers.base.Body`. Raises Transient when it breaks off."""
+    """What the other agent sends, as `drivers.base.Body`. Raises Transient when it breaks off or falls silent.
+
+    While nothing comes, an empty chunk a second lets the receiver look whether the work is still wanted.
+    """
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self.size_bytes: int | None = self._header()
 
     def chunks(self) -> Iterator[bytes]:
-        left = self.size_bytes or 0
+        left, heard_at = self.size_bytes or 0, time.monotonic()
+        self._stream.settimeout(LOOK_S)
         while left:
             try:
                 chunk = self._stream.recv(min(CHUNK_BYTES, left))
+            except TimeoutError as error:
+                if time.monotonic() - heard_at >= SILENCE_S:
+                    raise Transient("stream_silent", f"The image server sent nothing for {SILENCE_S:.0f} s.") from error
+                yield b""
+                continue
             except OSError as error:
                 raise Transient("stream_broken", f"The image server broke off, {left} bytes to go: {error}") from error
             if not chunk:
                 raise Transient("stream_broken", f"The image server broke off, {left} bytes to go.")
-            left -= len(chunk)
+            left, heard_at = left - len(chunk), time.monotonic()
             yield chunk
 
     def _header(self) -> int:

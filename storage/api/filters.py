@@ -15,4 +15,6 @@ class PrimaryStorageFilters(ResourceFilterSet):
 
     class Meta:
         model = PrimaryStorage
-        fields: ClassVar[list[str]] = ["kind", "zone", "state", "availability", "connection"]
+        fields: ClassVar[list[str]] = [
+            *("name", "project", "kind", "zone", "path", "state", "activity", "availability", "connection"),
+        ]

@@ -4,6 +4,7 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from cloud.common.api.serializers import InputSerializer, Reference, RenameInput, ResourceSerializer, SummarySerializer
+from cloud.infra.api.agent_state import AgentStateSerializer
 from cloud.infra.models import Cluster, Zone
 from storage.models import (
     BackupStorage,
@@ -17,6 +18,7 @@ from storage.models import (
     Volume,
 )
 from storage.models.image import Platform
+from storage.models.volume import LIMITS
 
 LARGEST = 2**53 - 1  # what JSON readers hold exactly
 
@@ -97,7 +99,7 @@ class BackupStorageInput(SshInput):
     path = serializers.CharField(max_length=1024, help_text=_("A directory for nothing else, as /srv/images."))
 
 
-class BackupStorageSerializer(ResourceSerializer):
+class BackupStorageSerializer(AgentStateSerializer, ResourceSerializer):
     class Meta(ResourceSerializer.Meta):
         model = BackupStorage
         fields = [
@@ -114,6 +116,7 @@ class BackupStorageSerializer(ResourceSerializer):
             "available_bytes",
             "failure",
             "reported_at",
+            *AgentStateSerializer.AGENT_STATE,
         ]
 
 
@@ -202,5 +205,6 @@ class VolumeSerializer(ResourceSerializer):
             "instance_uuid",
             "device_index",
             "is_shareable",
+            *LIMITS,
             "deleted_at",
         ]

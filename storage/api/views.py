@@ -5,6 +5,8 @@ from django.db.models.functions import Cast, Coalesce
 
 from cloud.common.api.acts import act, creates, deletes, job_action, updates
 from cloud.common.api.viewsets import ResourceViewSet
+from cloud.common.relations import LOST, RECYCLED
+from cloud.infra.services import agents
 from storage.api.filters import PrimaryStorageFilters
 from storage.api.serializers import (
     BackupStorageInput,
@@ -23,7 +25,7 @@ from storage.api.serializers import (
     VolumeSerializer,
 )
 from storage.models import BackupStorage, DiskOffering, Image, PrimaryStorage, StorageCapacity, Volume
-from storage.services import backup_storages, disk_offerings, images, primary_storages, volumes
+from storage.services import backup_storages, disk_offerings, images, primary_storages, settling, volumes
 
 
 def _sum(column: str) -> Coalesce:
@@ -49,27 +51,29 @@ class PrimaryStorageViewSet(ResourceViewSet):
     act_permissions = {"create": "primary_storage.add"}
     create = creates(primary_storages.add, PrimaryStorageInput, is_job=True)
     partial_update = updates(primary_storages.update)
-    destroy = deletes(primary_storages.delete, is_job=True)
+    destroy = deletes(primary_storages.delete, is_job=True, needs_preview=True)
     enable = act(primary_storages.enable)
     disable = act(primary_storages.disable)
     attach = job_action(primary_storages.attach, StorageClusterInput)
     detach = job_action(primary_storages.detach, StorageClusterInput)
+    settle_state = act(settling.settle_storage)
 
 
 class BackupStorageViewSet(ResourceViewSet):
     """Image servers: where images live."""
 
-    queryset = BackupStorage.objects.all()
+    queryset = BackupStorage.objects.select_related("agent")
     serializer_class = BackupStorageSerializer
     search_fields = ("name", "address")
-    filterset_fields = ("state", "availability", "connection")
-    act_permissions = {"create": "backup_storage.add"}
+    act_permissions = {"create": "backup_storage.add", "upgrade_agent": "agent.upgrade"}
     create = creates(backup_storages.add, BackupStorageInput, is_job=True)
     partial_update = updates(backup_storages.update)
-    destroy = deletes(backup_storages.delete, is_job=True)
+    destroy = deletes(backup_storages.delete, is_job=True, needs_preview=True)
     enable = act(backup_storages.enable)
     disable = act(backup_storages.disable)
     reconnect = job_action(backup_storages.reconnect, SshInput)
+    upgrade_agent = job_action(agents.upgrade_of)
+    settle_state = act(settling.settle_storage)
 
 
 class ImageViewSet(ResourceViewSet):
@@ -78,13 +82,13 @@ class ImageViewSet(ResourceViewSet):
     queryset = Image.objects.all()
     serializer_class = ImageDetailSerializer
     list_serializer_class = ImageSerializer
-    filterset_fields = ("state", "activity", "media", "format", "platform", "backup_storage", "project")
     act_permissions = {"create": "image.add"}
     create = creates(images.add, ImageInput, is_job=True)
     partial_update = updates(images.update, ImageChange)
-    destroy = deletes(images.delete)
+    destroy = deletes(images.delete, effect=RECYCLED, needs_preview=True)
     recover = act(images.recover)
-    expunge = job_action(images.expunge)
+    expunge = job_action(images.expunge, effect=LOST)
+    settle_state = act(settling.settle_image)
 
 
 class DiskOfferingViewSet(ResourceViewSet):
@@ -92,8 +96,6 @@ class DiskOfferingViewSet(ResourceViewSet):
 
     queryset = DiskOffering.objects.all()
     serializer_class = DiskOfferingSerializer
-    filterset_fields = ("availability",)
-    ordering_fields = ("created_at", "name", "size_bytes")
     create = creates(disk_offerings.create, DiskOfferingInput)
     partial_update = updates(disk_offerings.update)
     destroy = deletes(disk_offerings.delete)
@@ -106,6 +108,5 @@ class VolumeViewSet(ResourceViewSet):
 
     queryset = Volume.objects.all()
     serializer_class = VolumeSerializer
-    ordering_fields = ("created_at", "name", "size_bytes")
-    filterset_fields = ("kind", "state", "primary_storage", "host", "image", "instance_uuid", "project")
     partial_update = updates(volumes.update)
+    settle_state = act(settling.settle_volume)

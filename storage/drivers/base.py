@@ -74,7 +74,62 @@ class Body(Protocol):
 Opener = Callable[[], AbstractContextManager[Body]]
 
 
-class PrimaryStorage(ABC):
+@dataclass(frozen=True)
+class FoundThing:
+    """Something that lies on a storage. `kind` is volume, image or stranger (a file that no driver makes).
+
+    `name` is the uuid, of a stranger its path inside the storage. `held_bytes` is what it takes there, `size_bytes` a
+    volume's size as the guest sees it, `image` the uuid of the cached image it stands on; `at` when it was last
+    changed, seconds since the epoch.
+    """
+
+    kind: str
+    name: str
+    held_bytes: int
+    size_bytes: int = 0
+    image: str | None = None
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class AsideThing:
+    """Something in the quarantine of a storage: the quarantine's `id` for it, what it was, since when (epoch)."""
+
+    id: str
+    kind: str
+    name: str
+    held_bytes: int
+    at: float
+
+
+class Quarantining(ABC):
+    """What every storage does for the doctor: tells what lies on it, and takes things out of the way unharmed."""
+
+    @abstractmethod
+    def found(self) -> list[FoundThing]:
+        """Everything there but the quarantine and what is on its way out. Opens no file but to read its header."""
+
+    @abstractmethod
+    def aside(self) -> list[AsideThing]:
+        """What the quarantine holds."""
+
+    @abstractmethod
+    def set_aside(self, id: str, kind: str, name: str) -> None:
+        """Move a found thing into the quarantine of the same storage, under the uuid `id`.
+
+        Raises NotFound when it is not there, Rejected `in_use` while somebody has it open or stands on it.
+        """
+
+    @abstractmethod
+    def put_back(self, id: str) -> None:
+        """Move it to where it was. Raises NotFound when the quarantine has no such thing, Rejected `place_taken`."""
+
+    @abstractmethod
+    def purge(self, id: str) -> None:
+        """Remove it for good; absent is success."""
+
+
+class PrimaryStorage(Quarantining):
     """Where volumes live, as seen from one host."""
 
     @abstractmethod
@@ -123,7 +178,7 @@ class PrimaryStorage(ABC):
     def volumes(self) -> list[str]: ...
 
 
-class ImageStore(ABC):
+class ImageStore(Quarantining):
     """Where images live, on an image server."""
 
     @abstractmethod

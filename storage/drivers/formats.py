@@ -99,6 +99,13 @@ def backing_name(path: Path) -> str | None:
         return file.read(length).decode("utf-8", "replace")
 
 
+def virtual_bytes(path: Path) -> int:
+    """The size of the disk in a qcow2, by its header; 0 when it is none."""
+    with path.open("rb") as file:
+        head = file.read(32)
+    return int(struct.unpack_from(">Q", head, 24)[0]) if len(head) == 32 and head.startswith(b"QFI\xfb") else 0
+
+
 def _ends_with_vpc_footer(path: Path, size: int) -> bool:
     if size < 512:
         return False

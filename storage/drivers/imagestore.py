@@ -2,6 +2,7 @@
 
 `<path>/images/<uuid>/image.qcow2`   the image (`image.iso` for an ISO); `.part` and `.source` while it is made
 `<path>/images/<uuid>/image.json`    what is known of it, written before the image takes its place
+`<path>/quarantine/`                 what the doctor took out of the way (`drivers.quarantine`)
 """
 
 import dataclasses
@@ -9,17 +10,21 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import BinaryIO
 
 from cloud.common.driver import NotFound, Rejected
 from storage.drivers import formats, qemu_img, transfer
-from storage.drivers.base import Capacity, ImageOrder, ImageStore, Opener, StoredImage, Watch
+from storage.drivers.base import AsideThing, Capacity, FoundThing, ImageOrder, ImageStore, Opener, StoredImage, Watch
 from storage.drivers.places import Place, canonical, is_canonical, settle, translate
+from storage.drivers.quarantine import FOLDER as QUARANTINE
+from storage.drivers.quarantine import Quarantine, held_bytes
 
 IMAGES, LOCKS = "images", "locks"
 CHECKSUMS = ("sha256", "md5")
 _CHUNK = 1 << 20
+_LOOK_S = 1.0
 
 
 class FileImageStore(ImageStore):
@@ -27,6 +32,7 @@ class FileImageStore(ImageStore):
 
     def __init__(self, path: str) -> None:
         self._place = Place(path)
+        self._quarantine = Quarantine(self._place)
 
     def prepare(self) -> None:
         self._place.make(LOCKS)
@@ -40,7 +46,7 @@ class FileImageStore(ImageStore):
     def capacity(self) -> Capacity:
         try:
             found = os.statvfs(self._place.path)
-            held = self._place.used_bytes()
+            held = self._place.used_bytes(without=QUARANTINE)
         except OSError as error:
             raise translate(error) from error
         return Capacity(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, held)
@@ -95,7 +101,7 @@ class FileImageStore(ImageStore):
         """Turn what was fetched into the stored image. An ISO and a qcow2 stay as they are, all else becomes qcow2."""
         form = _agreed(formats.detect(source), order)
         formats.refuse_links(source, form)
-        found = qemu_img.info(source, "raw" if form == "iso" else form)
+        found = qemu_img.info(source, "raw" if form == "iso" else form, watch)
         if found.backing or found.data_file:
             raise Rejected("image_refers_outside", "The image refers to another file; flatten it (qemu-img convert).")
         if found.is_encrypted:
@@ -146,6 +152,51 @@ class FileImageStore(ImageStore):
             raise NotFound("image_absent", f"The image {uuid} is not on this server.")
         return file.open("rb")
 
+    def found(self) -> list[FoundThing]:
+        if not self._place.path.is_dir():
+            return []
+        images, whole = self._place.inside(IMAGES), self._place.path
+        try:
+            entries = [*sorted(whole.iterdir()), *(sorted(images.iterdir()) if images.is_dir() else ())]
+            return [thing for entry in entries if (thing := self._thing(entry)) is not None]
+        except OSError as error:
+            raise translate(error) from error
+
+    def aside(self) -> list[AsideThing]:
+        return self._quarantine.things()
+
+    def set_aside(self, id: str, kind: str, name: str) -> None:
+        if kind != "image":
+            self._quarantine.keep(id, kind, name, self._place.inside(*Path(name).parts))
+            return
+        self._place.make(LOCKS)
+        with transfer.held_now(self._lock(name)) as is_idle:
+            if not is_idle:
+                raise Rejected("in_use", f"The image {name} is arriving.")
+            self._quarantine.keep(id, kind, name, self._folder(name))
+            self._lock(name).unlink(missing_ok=True)
+
+    def put_back(self, id: str) -> None:
+        self._quarantine.put_back(id)
+
+    def purge(self, id: str) -> None:
+        self._quarantine.purge(id)
+
+    def _thing(self, entry: Path) -> FoundThing | None:
+        """An image's directory, or a file that nobody makes here; None for what is neither."""
+        try:
+            if entry.parent.name == IMAGES and is_canonical(entry.name):
+                file = self._file(entry.name)
+                if file is None:
+                    return None  # it arrives, or `prepare` clears it away
+                return FoundThing("image", entry.name, held_bytes(entry), file.stat().st_size, at=file.stat().st_mtime)
+            if entry.is_file() and not entry.is_symlink():
+                name = str(entry.relative_to(self._place.path))
+                return FoundThing("stranger", name, held_bytes(entry), at=entry.stat().st_mtime)
+        except FileNotFoundError:
+            pass
+        return None
+
     def _folder(self, uuid: str) -> Path:
         return self._place.inside(IMAGES, canonical(uuid))
 
@@ -184,12 +235,13 @@ def _agreed(found: str, order: ImageOrder) -> str:
 
 
 def _sha256(path: Path, watch: Watch) -> str:
-    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
+    digest, done, total, looked_at = hashlib.sha256(), 0, path.stat().st_size, 0.0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             done += len(chunk)
-            if done % (256 * _CHUNK) == 0:
+            if time.monotonic() - looked_at >= _LOOK_S:
+                looked_at = time.monotonic()
                 watch.check_aborted()
                 watch.progress(done, total, "checking")
     return digest.hexdigest()

@@ -3,16 +3,21 @@
 `<path>/volumes/<uuid>.qcow2`   volumes; a root volume is an overlay on a cached image
 `<path>/cache/<uuid>.qcow2`     images, there whole or not at all; `.part` while arriving, `.lock` held by who fetches
 `<path>/trash/`                 volumes on their way out
+`<path>/quarantine/`            what the doctor took out of the way (`drivers.quarantine`)
 """
 
 import os
+import stat
 import uuid as uuids
+from collections.abc import Iterator
 from pathlib import Path
 
 from cloud.common.driver import NotFound, Rejected
 from storage.drivers import formats, qemu_img, transfer
-from storage.drivers.base import Capacity, Opener, PrimaryStorage, VolumeInfo, Watch
+from storage.drivers.base import AsideThing, Capacity, FoundThing, Opener, PrimaryStorage, VolumeInfo, Watch
 from storage.drivers.places import Place, canonical, is_canonical, settle, sync_directory, translate
+from storage.drivers.quarantine import FOLDER as QUARANTINE
+from storage.drivers.quarantine import Quarantine
 
 VOLUMES, CACHE, TRASH = "volumes", "cache", "trash"
 SUFFIX = ".qcow2"
@@ -23,6 +28,7 @@ class LocalStorage(PrimaryStorage):
 
     def __init__(self, path: str) -> None:
         self._place = Place(path)
+        self._quarantine = Quarantine(self._place)
 
     def prepare(self) -> None:
         for folder in (VOLUMES, CACHE, TRASH):
@@ -39,7 +45,7 @@ class LocalStorage(PrimaryStorage):
     def capacity(self) -> Capacity:
         try:
             found = os.statvfs(self._place.path)
-            held = self._place.used_bytes()
+            held = self._place.used_bytes(without=QUARANTINE)
         except OSError as error:
             raise translate(error) from error
         return Capacity(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, held)
@@ -79,7 +85,7 @@ class LocalStorage(PrimaryStorage):
         if not lock.parent.is_dir():
             return True
         with transfer.held_now(lock) as is_ours:
-            if not is_ours or any(self._stands_on(volume, final) for volume in self._files(VOLUMES)):
+            if not is_ours or self._is_stood_on(final):
                 return False
             for file in (part, final, lock):
                 file.unlink(missing_ok=True)
@@ -132,6 +138,63 @@ class LocalStorage(PrimaryStorage):
 
     def volumes(self) -> list[str]:
         return self._named(VOLUMES)
+
+    def found(self) -> list[FoundThing]:
+        if not self._place.path.is_dir():
+            return []
+        try:
+            return [thing for folder in ("", VOLUMES, CACHE) for thing in self._things(folder)]
+        except OSError as error:
+            raise translate(error) from error
+
+    def aside(self) -> list[AsideThing]:
+        return self._quarantine.things()
+
+    def set_aside(self, id: str, kind: str, name: str) -> None:
+        if kind == "image":
+            final, part, lock = self._cache(name)
+            with transfer.held_now(lock) as is_ours:
+                if not is_ours or self._is_stood_on(final):
+                    raise Rejected("in_use", f"A volume stands on the image {name}, or it is arriving.")
+                self._quarantine.keep(id, kind, name, final)
+                part.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+        else:
+            source = self._volume(name) if kind == "volume" else self._place.inside(*Path(name).parts)
+            self._quarantine.keep(id, kind, name, source)
+
+    def put_back(self, id: str) -> None:
+        self._quarantine.put_back(id)
+
+    def purge(self, id: str) -> None:
+        self._quarantine.purge(id)
+
+    def _things(self, folder: str) -> Iterator[FoundThing]:
+        """The regular files of a folder (not in its folders), as what they are."""
+        place = self._place.inside(folder) if folder else self._place.path
+        for entry in sorted(place.iterdir()) if place.is_dir() else ():
+            try:
+                seen = entry.lstat()
+                if stat.S_ISREG(seen.st_mode) and not (folder == CACHE and entry.name.endswith(f"{SUFFIX}.lock")):
+                    yield self._thing(folder, entry, seen)
+            except FileNotFoundError:
+                continue
+
+    @staticmethod
+    def _thing(folder: str, file: Path, seen: os.stat_result) -> FoundThing:
+        name, held = file.name.removesuffix(SUFFIX), seen.st_blocks * 512
+        if not folder or not file.name.endswith(SUFFIX) or not is_canonical(name):
+            return FoundThing("stranger", f"{folder}/{file.name}".lstrip("/"), held, at=seen.st_mtime)
+        if folder == CACHE:
+            return FoundThing("image", name, held, seen.st_size, at=seen.st_mtime)
+        backing = formats.backing_name(file)
+        image = Path(backing).name.removesuffix(SUFFIX) if backing else None
+        return FoundThing("volume", name, held, formats.virtual_bytes(file), image, seen.st_mtime)
+
+    def _is_stood_on(self, image: Path) -> bool:
+        """Whether a volume stands on the image, one in the quarantine counts as well."""
+        volumes = [*self._files(VOLUMES), *self._quarantine.files()]
+        return any(self._stands_on(volume, image) for volume in volumes if not volume.is_dir())
 
     def _volume(self, uuid: str) -> Path:
         return self._place.inside(VOLUMES, canonical(uuid) + SUFFIX)

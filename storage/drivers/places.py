@@ -69,12 +69,14 @@ class Place:
             raise Rejected("outside_storage", f"{wanted} is a symbolic link.")
         return wanted
 
-    def used_bytes(self) -> int:
-        """What the regular files below the storage take on the disk."""
-        return sum(found.st_blocks * 512 for found in self._files())
+    def used_bytes(self, *, without: str = "") -> int:
+        """What the regular files below the storage take on the disk, apart from those in the directory `without`."""
+        return sum(found.st_blocks * 512 for found in self._files(without))
 
-    def _files(self) -> Iterator[os.stat_result]:
-        for folder, _folders, names in os.walk(self.path):
+    def _files(self, without: str) -> Iterator[os.stat_result]:
+        for folder, folders, names in os.walk(self.path):
+            if without and folder == str(self.path) and without in folders:
+                folders.remove(without)
             for name in names:
                 try:
                     found = os.lstat(os.path.join(folder, name))

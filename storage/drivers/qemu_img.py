@@ -34,9 +34,9 @@ class Info:
     is_encrypted: bool
 
 
-def info(path: Path, form: str) -> Info:
-    """Look at one file, without opening what it stands on. Raises Rejected `image_broken`."""
-    output = _run([*_LIMITS, "qemu-img", "info", "-U", "-f", form, "--output=json", _plain(path)])
+def info(path: Path, form: str, watch: Watch | None = None) -> Info:
+    """Look at one file, without opening what it stands on. Raises Rejected `image_broken`; Aborted."""
+    output = _run([*_LIMITS, "qemu-img", "info", "-U", "-f", form, "--output=json", _plain(path)], watch)
     try:
         found = json.loads(output)
         special = found.get("format-specific", {}).get("data", {})
@@ -94,18 +94,33 @@ def _follow(process: "subprocess.Popen[bytes]", size_bytes: int, watch: Watch) -
                 watch.check_aborted()
 
 
-def _run(command: list[str]) -> bytes:
+def _run(command: list[str], watch: Watch | None = None) -> bytes:
+    """What the command printed; its abort token is looked at each second."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    deadline = time.monotonic() + _INFO_TIMEOUT_S
     try:
-        done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_INFO_TIMEOUT_S, env=_environment()
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Transient("qemu_img_slow", "qemu-img did not answer in time.") from error
+        with subprocess.Popen(command, **pipes, env=_environment()) as process:  # type: ignore[call-overload]
+            try:
+                output, errors = _wait(process, deadline, watch)
+            except BaseException:
+                process.kill()
+                raise
     except FileNotFoundError as error:
         raise Rejected("qemu_img_missing", f"{error.filename} is not installed on this machine.") from error
-    if done.returncode:
-        raise _translated(done.stderr.decode("utf-8", "replace"))
-    return done.stdout
+    if process.returncode:
+        raise _translated(errors.decode("utf-8", "replace"))
+    return output
+
+
+def _wait(process: "subprocess.Popen[bytes]", deadline: float, watch: Watch | None) -> tuple[bytes, bytes]:
+    while True:
+        try:
+            return process.communicate(timeout=_LOOK_S)
+        except subprocess.TimeoutExpired as error:
+            if watch is not None:
+                watch.check_aborted()
+            if time.monotonic() >= deadline:
+                raise Transient("qemu_img_slow", "qemu-img did not answer in time.") from error
 
 
 def _translated(errors: str) -> Rejected | Transient:

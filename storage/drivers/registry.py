@@ -1,13 +1,15 @@
 """Which driver stands behind which kind of storage."""
 
+from collections.abc import Callable
+
 from cloud.common.driver import Unsupported
 from storage.drivers.base import ImageStore, PrimaryStorage
 from storage.drivers.fake import FakeImageStore, FakeStorage
 from storage.drivers.imagestore import FileImageStore
 from storage.drivers.local import LocalStorage
 
-PRIMARY: dict[str, type[LocalStorage] | type[FakeStorage]] = {"local": LocalStorage, "fake": FakeStorage}
-IMAGES: dict[str, type[FileImageStore] | type[FakeImageStore]] = {"imagestore": FileImageStore, "fake": FakeImageStore}
+PRIMARY: dict[str, Callable[[str], PrimaryStorage]] = {"local": LocalStorage, "fake": FakeStorage}
+IMAGES: dict[str, Callable[[str], ImageStore]] = {"imagestore": FileImageStore, "fake": FakeImageStore}
 
 
 def primary(kind: str, path: str) -> PrimaryStorage:

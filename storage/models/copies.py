@@ -6,13 +6,16 @@ Of a copy that was to go and shall stay after all, nobody knows whether it is th
 tells.
 """
 
-import uuid
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 
+from cloud.accounts.services import quotas
+from cloud.common.quotas import Amounts, total
 from cloud.infra.models import Agent, Host
 from cloud.infra.services import desired
 from storage.models import promises
@@ -21,51 +24,85 @@ from storage.models.primary import PrimaryStorage, StorageCapacity
 from storage.models.volume import CacheState, ImageCache, Volume
 
 SECTION = "storages"
-_TURNS = 5
 
 
-def expect(image: Image, capacity: StorageCapacity) -> ImageCache | None:
-    """The image's copy on this storage, locked; expected, and its bytes promised, when there was none.
+def expect_all(pairs: Iterable[tuple[Image, StorageCapacity]]) -> dict[tuple[UUID, UUID], ImageCache] | None:
+    """The copies of images on storages, locked, by (image, capacity); expected, and their bytes promised, where there
+    were none. In the caller's transaction, who holds the capacity rows.
 
-    In the caller's transaction, who holds the capacity row. None when the bytes do not fit, or the copy is leaving.
+    None when a copy is leaving, or the bytes of a new one do not fit; then the caller rolls back.
     """
-    host = capacity.host
-    for _turn in range(_TURNS):
-        new = ImageCache(
-            uuid=uuid.uuid4(),
-            image=image,
-            image_uuid=image.pk,
-            primary_storage=capacity.primary_storage,
-            host=host,
-            size_bytes=image.actual_size_bytes,
-        )
-        ImageCache.objects.bulk_create([new], ignore_conflicts=True)
-        rows = ImageCache.objects.filter(image_uuid=image.pk, primary_storage=capacity.primary_storage, host=host)
-        found = rows.select_for_update().first()
-        if found is None:
-            continue  # its last volume let it go between the two statements
-        if found.state == CacheState.EVICTING:
+    wanted = {(image.pk, capacity.pk): (image, capacity) for image, capacity in pairs}
+    if not wanted:
+        return {}
+    # Copies come and go under their capacity's row only: what is not there now stays away until we are done.
+    rows = ImageCache.objects.filter(
+        Q(host__in={capacity.host_id for _image, capacity in wanted.values()}) | Q(host=None),
+        image_uuid__in={image for image, _capacity in wanted},
+        primary_storage__in={capacity.primary_storage_id for _image, capacity in wanted.values()},
+    )
+    there = {
+        (row.image_uuid, row.primary_storage_id, row.host_id): row
+        for row in rows.select_for_update(of=("self",)).order_by("pk")
+    }
+    found, new, promised = {}, [], defaultdict[UUID, int](int)
+    for key, (image, capacity) in wanted.items():
+        row = there.get((image.pk, capacity.primary_storage_id, capacity.host_id))
+        if row is None:
+            row = ImageCache(
+                image=image,
+                image_uuid=image.pk,
+                primary_storage_id=capacity.primary_storage_id,
+                host_id=capacity.host_id,
+                size_bytes=image.actual_size_bytes,
+            )
+            new.append(row)
+            promised[capacity.pk] += row.size_bytes
+        elif row.state == CacheState.EVICTING:
             return None
-        if found.pk != new.pk or promises.take(capacity, new.size_bytes, cluster=host.cluster if host else None):
-            return found
-        found.delete()
-        return None
-    return None
+        found[key] = row
+    if new:
+        ImageCache.objects.bulk_create(new)
+        if not promises.take_all(promised):
+            return None
+    return found
 
 
-@transaction.atomic
 def release(volume: Volume | UUID | str) -> bool:
     """Delete the volume's row and give back what it promised: once, however often and from wherever it is called.
 
     Called when its file is gone, or was never made. True when this call did it.
     """
-    found = Volume.objects.filter(pk=getattr(volume, "pk", volume)).first()
-    if found is None or not Volume.objects.filter(pk=found.pk).delete()[0]:
-        return False
-    promises.give_back(found.primary_storage_id, found.host_id, found.size_bytes)
-    if found.cache_id:
-        let_go(found.cache_id)
-    return True
+    return bool(release_all([getattr(volume, "pk", volume)]))
+
+
+@transaction.atomic
+def release_all(volumes: Iterable[Any]) -> int:
+    """As `release`, for several volumes (keys); returns how many it were."""
+    dropped = drop_all(Volume.objects.filter(pk__in=list(volumes)))
+    freed: dict[UUID, list[Amounts]] = defaultdict(list)
+    for volume in dropped:
+        freed[volume.project_id].append(volume.amounts)
+    quotas.give_all({project: total(amounts) for project, amounts in freed.items()})
+    return len(dropped)
+
+
+def drop_all(volumes: Any) -> list[Volume]:
+    """Delete the rows of volumes (a queryset) and give back their bytes, in the caller's transaction, who gives what
+    they counted for to `quotas` when it takes nothing more. Returns those that this call deleted."""
+    rows = list(volumes.select_for_update(of=("self",)).order_by("pk"))
+    if not rows:
+        return []
+    places = Q()
+    for row in rows:
+        places |= Q(primary_storage=row.primary_storage_id, host=row.host_id)
+    list(StorageCapacity.objects.select_for_update(no_key=True).filter(places).order_by("pk"))
+    Volume.objects.filter(pk__in=[row.pk for row in rows]).delete()
+    for row in rows:
+        promises.give_back(row.primary_storage_id, row.host_id, row.size_bytes)
+    for cache in sorted({row.cache_id for row in rows if row.cache_id}):
+        let_go(cache)
+    return rows
 
 
 def let_go(cache: Any) -> None:
@@ -113,7 +150,8 @@ def note_ready(volumes: Iterable[Any]) -> None:
 @transaction.atomic
 def note_listed(agent: Agent, storage: PrimaryStorage, host: Host | None, cached: list[str]) -> None:
     """The agent lists the images it has. Of copies that no volume stands on, the others are forgotten, and an expected
-    one that is listed is there."""
+    one that is listed is there. One that nobody knows, left by a job that was undone, is to leave."""
+    _let_strangers_leave(agent, storage, host, cached)
     idle = ImageCache.objects.filter(primary_storage=storage, host=host, volumes__isnull=True)
     gone = idle.exclude(image_uuid__in=cached)
     found = idle.filter(image_uuid__in=cached, state=CacheState.PENDING)
@@ -126,4 +164,23 @@ def note_listed(agent: Agent, storage: PrimaryStorage, host: Host | None, cached
         row.delete()
         promises.give_back(storage, host, row.size_bytes)
     if any(row.state == CacheState.EVICTING for row in rows):
+        desired.touch(agent, SECTION)
+
+
+def _let_strangers_leave(agent: Agent, storage: PrimaryStorage, host: Host | None, cached: list[str]) -> None:
+    rows = ImageCache.objects.filter(primary_storage=storage, host=host, image_uuid__in=cached)
+    known = {str(key) for key in rows.values_list("image_uuid", flat=True)}
+    strangers = [
+        ImageCache(
+            image_uuid=key,
+            primary_storage=storage,
+            host=host,
+            size_bytes=0,  # nothing was promised for it, nothing is given back
+            state=CacheState.EVICTING,
+        )
+        for key in cached
+        if key not in known
+    ]
+    if strangers:
+        ImageCache.objects.bulk_create(strangers, ignore_conflicts=True)
         desired.touch(agent, SECTION)

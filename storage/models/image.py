@@ -86,6 +86,11 @@ class Image(Resource, Stateful):
     content_sha256 = models.CharField(max_length=64, blank=True, default="")
     deleted_at = models.DateTimeField(null=True, blank=True)
 
+    @property
+    def amounts(self) -> dict[str, int]:
+        """What it counts for, by quota."""
+        return {"images": 1, "image_bytes": self.actual_size_bytes}
+
     class Meta(Resource.Meta):
         indexes = [
             models.Index(fields=["created_at", "uuid"], name="image_created"),

@@ -1,13 +1,14 @@
 """Where volumes live: primary storages, the clusters that use them, and what they can hold."""
 
 import uuid
-from typing import Self
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, FloatField, Q, Value
+from django.db.models.functions import Cast, Greatest
 from django.utils.translation import gettext_lazy as _
 
-from cloud.common.models import Availability, Available, Connected, Connection, Resource, ResourceQuerySet, Stateful
+from cloud.common.models import Availability, Available, Connected, Connection, Resource, Stateful
+from cloud.infra.models import whole
 
 
 class StorageKind(models.TextChoices):
@@ -24,12 +25,6 @@ class StorageState(models.TextChoices):
 CHANGING = frozenset({"creating", "attaching", "detaching", "deleting"})
 
 
-class PrimaryStorageQuerySet(ResourceQuerySet):
-    def taking_volumes(self) -> Self:
-        """Storages that new volumes may land on."""
-        return self.filter(state=StorageState.READY, availability=Availability.ENABLED, connection=Connection.CONNECTED)
-
-
 class PrimaryStorage(Resource, Stateful, Available, Connected):
     """Storage of volumes, used by the hosts of the clusters it is attached to. `path` is a directory on each host."""
 
@@ -42,11 +37,18 @@ class PrimaryStorage(Resource, Stateful, Available, Connected):
         "infra.Cluster", through="PrimaryStorageAttachment", related_name="primary_storages"
     )
 
-    objects = PrimaryStorageQuerySet.as_manager()  # type: ignore[misc]
-
     class Meta(Resource.Meta):
         indexes = [models.Index(fields=["created_at", "uuid"], name="primary_storage_created")]
         constraints = [models.UniqueConstraint(fields=["zone", "name"], name="primary_storage_name_once")]
+
+    @property
+    def is_taking_volumes(self) -> bool:
+        """Whether new volumes may land on it."""
+        return (self.state, self.availability, self.connection) == (
+            StorageState.READY,
+            Availability.ENABLED,
+            Connection.CONNECTED,
+        )
 
 
 class PrimaryStorageAttachment(models.Model):
@@ -68,6 +70,10 @@ class StorageCapacity(models.Model):
     `total_bytes`, `available_bytes` and `held_bytes` are what the agent saw: the file system, what is free on it and
     what the storage's files take. `used_bytes` is what is promised to volumes and cached images; changed by conditional
     updates only (`promises`). Nothing is promised while `is_open` is false.
+
+    `limit_bytes` is what may be promised in all: what is free and what the storage's own files take, less the reserve,
+    times the ratio. What other files take on the same file system is not ours to promise. Ratio and reserve are the
+    settings that hold for the storage there, written down when they change; the database computes the limit.
     """
 
     uuid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -77,6 +83,16 @@ class StorageCapacity(models.Model):
     available_bytes = models.BigIntegerField(default=0)
     held_bytes = models.BigIntegerField(default=0)
     used_bytes = models.BigIntegerField(default=0)
+    ratio = models.FloatField(default=1.0)
+    reserved_bytes = models.BigIntegerField(default=1024**3)
+    limit_bytes = models.GeneratedField(
+        expression=whole(
+            Cast(Greatest(F("available_bytes") + F("held_bytes") - F("reserved_bytes"), Value(0)), FloatField())
+            * F("ratio")
+        ),
+        output_field=models.BigIntegerField(),
+        db_persist=True,
+    )
     is_open = models.BooleanField(default=True)
     failure = models.TextField(blank=True, default="")
     reported_at = models.DateTimeField(null=True, blank=True)
@@ -88,3 +104,8 @@ class StorageCapacity(models.Model):
             ),
             models.CheckConstraint(condition=Q(used_bytes__gte=0), name="storage_capacity_not_negative"),
         ]
+
+    @property
+    def room_bytes(self) -> int:
+        """What is left to promise, at least 0."""
+        return max(0, int(self.limit_bytes) - self.used_bytes)

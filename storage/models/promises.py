@@ -1,47 +1,45 @@
 """Bytes of primary storages, promised and given back by conditional updates: never read, then written.
 
 Rules about rows, below the workflows that need them as much as the services do. Whoever also locks cached images takes
-the capacity row first.
+the capacity rows first; whoever takes several of them does so in the order of their uuids.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Value
+from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Greatest, Now
 
+from cloud.common import locks
 from cloud.common.wire import Document
-from cloud.config.services import value
-from cloud.infra.models import Cluster, Host
+from cloud.config import services as config
+from cloud.infra.models import Host
 from storage.messages import StorageReport
 from storage.models.primary import CHANGING, PrimaryStorage, StorageCapacity
 
-
-def scopes(storage: PrimaryStorage, cluster: Cluster | None) -> tuple[Any, ...]:
-    return (storage, cluster, storage.zone)
-
-
-def limit_bytes(capacity: StorageCapacity, cluster: Cluster | None) -> int:
-    """What may be promised in all: what is free and what the storage's own files take, less the reserve, times the
-    over-provisioning ratio. What other files take on the same file system is not ours to promise."""
-    where = scopes(capacity.primary_storage, cluster)
-    usable = capacity.available_bytes + capacity.held_bytes - value("primary_storage.reserved_capacity", *where)
-    return int(max(0, usable) * value("primary_storage.overprovisioning", *where))
+SETTINGS = ("primary_storage.overprovisioning", "primary_storage.reserved_capacity")
+_LOCK = "storage.limits"
 
 
-def room_bytes(capacity: StorageCapacity, cluster: Cluster | None) -> int:
-    """What is left to promise, at least 0."""
-    return max(0, limit_bytes(capacity, cluster) - capacity.used_bytes)
-
-
-def take(capacity: StorageCapacity, size_bytes: int, *, cluster: Cluster | None) -> bool:
+def take(capacity: StorageCapacity, size_bytes: int) -> bool:
     """Promise this much in the caller's transaction. False, and nothing changed, when it does not fit."""
-    most = limit_bytes(capacity, cluster)
-    return bool(
-        StorageCapacity.objects.filter(pk=capacity.pk, is_open=True, used_bytes__lte=most - size_bytes).update(
-            used_bytes=F("used_bytes") + size_bytes
-        )
-    )
+    return take_all({capacity.pk: size_bytes})
+
+
+def take_all(wanted: Mapping[UUID, int]) -> bool:
+    """Promise so many bytes of each of these (by the capacities' keys), in the caller's transaction, who rolls back
+    when it is False: then not all of them had room."""
+    if len(wanted) > 1:
+        list(StorageCapacity.objects.select_for_update(no_key=True).filter(pk__in=wanted).order_by("pk"))
+    room, used = Q(), []
+    for key, size_bytes in wanted.items():
+        room |= Q(pk=key, limit_bytes__gte=F("used_bytes") + size_bytes)
+        used.append(When(pk=key, then=F("used_bytes") + size_bytes))
+    taken = StorageCapacity.objects.filter(room, is_open=True).update(used_bytes=Case(*used))
+    return taken == len(wanted)
 
 
 def give_back(storage: PrimaryStorage | Any, host: Host | Any, size_bytes: int) -> None:
@@ -73,5 +71,29 @@ def _begin(storage: PrimaryStorage, host: Host | None) -> None:
     held = PrimaryStorage.objects.select_for_update(of=("self",), no_key=True).filter(pk=storage.pk).first()
     if held is None or (host is not None and not held.attachments.filter(cluster=host.cluster_id).exists()):
         return
-    new = StorageCapacity(primary_storage=held, host=host, is_open=held.activity not in CHANGING)
+    locks.share(_LOCK)  # no setting changes between our look at it and our commit
+    rules = _rules(config.stored(*SETTINGS), held.pk, host.cluster_id if host else None, held.zone_id)
+    new = StorageCapacity(primary_storage=held, host=host, is_open=held.activity not in CHANGING, **rules)
     StorageCapacity.objects.bulk_create([new], ignore_conflicts=True)
+
+
+@transaction.atomic
+def write_rules(capacities: Any) -> list[StorageCapacity]:
+    """Write down the settings that hold for these capacities (rows); returns those on which more is promised than they
+    allow: nothing more is promised there until enough is given back."""
+    locks.hold(_LOCK)
+    rows = capacities.select_for_update(of=("self",), no_key=True).order_by("pk")
+    places = list(rows.values_list("pk", "primary_storage", "host__cluster", "primary_storage__zone"))
+    read = config.stored(*SETTINGS)
+    alike: dict[tuple[tuple[str, Any], ...], list[UUID]] = defaultdict(list)
+    for key, *scopes in places:
+        alike[tuple(_rules(read, *scopes).items())].append(key)
+    for rules, keys in alike.items():
+        StorageCapacity.objects.filter(pk__in=keys).update(**dict(rules))
+    over = capacities.filter(used_bytes__gt=F("limit_bytes"))
+    return list(over.select_related("primary_storage", "host"))
+
+
+def _rules(read: Any, *scopes: UUID | None) -> dict[str, Any]:
+    ratio, reserved_bytes = (read(name, *(scope for scope in scopes if scope is not None)) for name in SETTINGS)
+    return {"ratio": ratio, "reserved_bytes": reserved_bytes}

@@ -7,18 +7,29 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from cloud.common.models import Available, Resource, Stateful
+from cloud.common.search import search_index, search_text
+
+LIMITS = ("read_iops", "write_iops", "read_bytes_per_s", "write_bytes_per_s")
 
 
-class DiskOffering(Resource, Available):
-    """A size of volume to choose from, with what it may do a second (null: no limit)."""
+class Limited(models.Model):
+    """What a disk may do a second; null: no limit."""
 
-    kind_word = "disk_offering"
-
-    size_bytes = models.BigIntegerField()
     read_iops = models.PositiveIntegerField(null=True, blank=True)
     write_iops = models.PositiveIntegerField(null=True, blank=True)
     read_bytes_per_s = models.BigIntegerField(null=True, blank=True)
     write_bytes_per_s = models.BigIntegerField(null=True, blank=True)
+
+    class Meta:
+        abstract = True
+
+
+class DiskOffering(Resource, Available, Limited):
+    """A size of volume to choose from, with what it may do a second."""
+
+    kind_word = "disk_offering"
+
+    size_bytes = models.BigIntegerField()
 
     class Meta(Resource.Meta):
         indexes = [models.Index(fields=["created_at", "uuid"], name="disk_offering_created")]
@@ -66,10 +77,11 @@ class VolumeState(models.TextChoices):
     DELETED = "deleted", _("In the recycle bin")
 
 
-class Volume(Resource, Stateful):
+class Volume(Resource, Stateful, Limited):
     """A disk. Its row is the promise of its bytes: they are given back when the row is deleted, and only then.
 
-    `host` is set on local storage. `cache` is the copy of `image` that the volume's file stands on.
+    Its limits are those of the offering it was made by, as they were then. `host` is set on local storage. `cache` is
+    the copy of `image` that the volume's file stands on.
     """
 
     kind_word = "volume"
@@ -88,11 +100,20 @@ class Volume(Resource, Stateful):
     device_index = models.PositiveSmallIntegerField(null=True, blank=True)
     is_shareable = models.BooleanField(default=False)
     deleted_at = models.DateTimeField(null=True, blank=True)
+    search_text = search_text("name")
+
+    @property
+    def amounts(self) -> dict[str, int]:
+        """What it counts for, by quota."""
+        return {"data_volumes": int(self.kind == VolumeKind.DATA), "volume_bytes": self.size_bytes}
 
     class Meta(Resource.Meta):
         indexes = [
             models.Index(fields=["created_at", "uuid"], name="volume_created"),
+            models.Index(fields=["project", "created_at", "uuid"], name="volume_project"),
+            models.Index(fields=["name", "uuid"], name="volume_name"),
             models.Index(fields=["instance_uuid"], name="volume_of_instance"),
+            search_index("volume_search"),
         ]
         constraints = [
             models.CheckConstraint(condition=Q(size_bytes__gt=0), name="volume_has_size"),

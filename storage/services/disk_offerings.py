@@ -7,13 +7,13 @@ from django.utils.translation import gettext_lazy as _
 
 from cloud.accounts.services.bootstrap import admin_project
 from cloud.common.actor import Actor
+from cloud.common.acts import acting
 from cloud.common.errors import Invalid
 from cloud.common.models import Availability
 from cloud.events.services import audit
 from cloud.infra.services import changes
 from storage.models import DiskOffering
-
-LIMITS = ("read_iops", "write_iops", "read_bytes_per_s", "write_bytes_per_s")
+from storage.models.volume import LIMITS
 
 
 @transaction.atomic
@@ -33,27 +33,26 @@ def create(*, actor: Actor, name: str, size_bytes: int, description: str = "", *
     return offering
 
 
-@transaction.atomic
+@acting("disk_offering.update")
 def update(offering: DiskOffering, *, actor: Actor, **changed: Any) -> DiskOffering:
     """Change the name or the description; the size stays, as volumes were made by it."""
     return changes.update(offering, "disk_offering.update", actor=actor, changed=changed)
 
 
-@transaction.atomic
+@acting("disk_offering.enable")
 def enable(offering: DiskOffering, *, actor: Actor) -> None:
     """Let new volumes be made by the offering."""
     changes.set_availability(offering, Availability.ENABLED, "disk_offering.enable", actor=actor)
 
 
-@transaction.atomic
+@acting("disk_offering.disable")
 def disable(offering: DiskOffering, *, actor: Actor) -> None:
     """Let no new volume be made by the offering."""
     changes.set_availability(offering, Availability.DISABLED, "disk_offering.disable", actor=actor)
 
 
-@transaction.atomic
+@acting("disk_offering.delete")
 def delete(offering: DiskOffering, *, actor: Actor) -> None:
     """Delete the offering; volumes made by it stay."""
-    actor.require("disk_offering.delete", offering)
     audit.record("disk_offering.delete", actor=actor, resource=offering)
     offering.delete()

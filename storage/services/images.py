@@ -3,6 +3,7 @@
 import logging
 import re
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,15 +12,17 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from cloud.accounts.services import quotas
 from cloud.accounts.services.bootstrap import admin_project
 from cloud.common.actor import Actor, platform
+from cloud.common.acts import acting
 from cloud.common.errors import Conflict, Invalid, Missing, Problem, Text
 from cloud.common.models import Availability, Connection
 from cloud.config.services import value
 from cloud.events.services import audit
 from cloud.jobs import services as jobs
 from cloud.jobs.models import Job
-from storage.models import BackupStorage, CacheState, Image, ImageState, Media, StorageState
+from storage.models import BackupStorage, CacheState, Image, ImageCache, ImageState, Media, StorageState
 from storage.workflows.add_image import AddImage
 from storage.workflows.expunge_image import ExpungeImage
 
@@ -28,6 +31,28 @@ log = logging.getLogger(__name__)
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}")
 EXPUNGED_AT_ONCE = 50
 CHANGEABLE = ("name", "description", "platform", "has_guest_agent")
+
+
+def _locked(image: Image) -> Image:
+    found = Image.objects.select_for_update().filter(pk=image.pk).first()
+    if found is None:
+        raise Missing(_("There is no such resource."))
+    return found
+
+
+def _nothing_made(images: Sequence[Image], actor: Actor) -> dict[Any, Problem]:
+    """Against expunging an image that instances are being made from."""
+    expected = ImageCache.objects.filter(image__in=list(images), state=CacheState.PENDING, volumes__isnull=False)
+    used = set(expected.values_list("image", flat=True))
+    return {
+        image.pk: Conflict(
+            _("Instances are being made from %(image)s.") % {"image": image},
+            code="in_use",
+            advice=_("Wait until their jobs have ended."),
+        )
+        for image in images
+        if image.pk in used
+    }
 
 
 @transaction.atomic
@@ -46,7 +71,7 @@ def add(
 ) -> tuple[list[Image], Job]:
     """Add an image by its URL: an image server fetches and checks it.
 
-    Raises Invalid for a URL or checksum that makes no sense, Conflict when no image server can take it.
+    Raises Invalid for a URL or checksum that makes no sense, Conflict when no image server can take it, QuotaExceeded.
     """
     actor.require("image.add")
     checksum = checksum.strip().lower()
@@ -66,13 +91,14 @@ def add(
         has_guest_agent=has_guest_agent,
         state=ImageState.DOWNLOADING,
     )
-    return [image], jobs.open(AddImage, resource=image, actor=actor)
+    job = jobs.open(AddImage, resource=image, actor=actor)
+    quotas.take(image.project_id, image.amounts)
+    return [image], job
 
 
-@transaction.atomic
+@acting("image.update")
 def update(image: Image, *, actor: Actor, **changes: Any) -> Image:
     """Change the name, the description and what is said of the guest in the image."""
-    actor.require("image.update", image)
     changed = [field for field in CHANGEABLE if field in changes]
     for field in changed:
         setattr(image, field, changes[field])
@@ -81,34 +107,23 @@ def update(image: Image, *, actor: Actor, **changes: Any) -> Image:
     return image
 
 
-@transaction.atomic
+@acting("image.delete", states=[ImageState.READY, ImageState.ERROR], lock=_locked)
 def delete(image: Image, *, actor: Actor) -> None:
     """Put the image into the recycle bin; nothing is made from it any more, what was made stays."""
-    actor.require("image.delete", image)
-    _move(image, ImageState.DELETED, ImageState.READY, ImageState.ERROR, deleted_at=Now())
+    _move(image, ImageState.DELETED, deleted_at=Now())
     audit.record("image.delete", actor=actor, resource=image)
 
 
-@transaction.atomic
+@acting("image.recover", states=[ImageState.DELETED], lock=_locked)
 def recover(image: Image, *, actor: Actor) -> None:
     """Take the image out of the recycle bin."""
-    actor.require("image.recover", image)
-    _move(image, ImageState.READY if image.content_sha256 else ImageState.ERROR, ImageState.DELETED, deleted_at=None)
+    _move(image, ImageState.READY if image.content_sha256 else ImageState.ERROR, deleted_at=None)
     audit.record("image.recover", actor=actor, resource=image)
 
 
-@transaction.atomic
+@acting("image.expunge", states=[ImageState.DELETED], checks=[_nothing_made], lock=_locked)
 def expunge(image: Image, *, actor: Actor) -> Job:
     """Remove a deleted image for good, from the image server and from the hosts. Volumes made from it stay."""
-    actor.require("image.expunge", image)
-    image = _locked(image)
-    image.expect_state(ImageState.DELETED)
-    if image.caches.filter(state=CacheState.PENDING, volumes__isnull=False).exists():
-        raise Conflict(
-            _("Instances are being made from %(image)s.") % {"image": image},
-            code="in_use",
-            advice=_("Wait until their jobs have ended."),
-        )
     return jobs.open(ExpungeImage, resource=image, actor=actor)
 
 
@@ -123,17 +138,9 @@ def empty_bin() -> None:
             log.info("image %s stays in the recycle bin: %s", image.pk, problem)
 
 
-def _move(image: Image, new: ImageState, *old: ImageState, **changes: Any) -> None:
-    _locked(image).expect_state(*old)
+def _move(image: Image, new: ImageState, **changes: Any) -> None:
     Image.objects.filter(pk=image.pk).update(state=new, **changes)
     image.state = new
-
-
-def _locked(image: Image) -> Image:
-    found = Image.objects.select_for_update().filter(pk=image.pk).first()
-    if found is None:
-        raise Missing(_("There is no such resource."))
-    return found
 
 
 def _check(url: str, checksum: str) -> None:

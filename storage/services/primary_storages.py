@@ -10,9 +10,11 @@ from django.utils.translation import gettext_lazy as _
 
 from cloud.accounts.services.bootstrap import admin_project
 from cloud.common.actor import Actor
+from cloud.common.acts import acting
 from cloud.common.constraints import told
 from cloud.common.errors import Conflict, Invalid
 from cloud.common.models import Availability
+from cloud.common.relations import nothing_blocks
 from cloud.infra.models import Cluster, Zone
 from cloud.infra.services import changes
 from cloud.jobs import services as jobs
@@ -21,6 +23,13 @@ from storage.models import PrimaryStorage, StorageKind, StorageState, attachment
 from storage.services import paths
 from storage.workflows.add_primary_storage import AddPrimaryStorage, AttachPrimaryStorage
 from storage.workflows.detach_primary_storage import DeletePrimaryStorage, DetachPrimaryStorage
+
+
+def _locked(storage: PrimaryStorage) -> PrimaryStorage:
+    # Not the key: a volume that is just being written down holds what we wait for, and refers to this row.
+    rows = PrimaryStorage.objects.select_for_update(of=("self",), no_key=True).select_related("zone")
+    found: PrimaryStorage = rows.get(pk=storage.pk)
+    return found
 
 
 @transaction.atomic
@@ -59,12 +68,9 @@ def add(
     return [storage], jobs.open(AddPrimaryStorage, resource=storage, actor=actor, context=context)
 
 
-@transaction.atomic
+@acting("primary_storage.attach", states=[StorageState.READY], lock=_locked)
 def attach(storage: PrimaryStorage, *, actor: Actor, cluster: Cluster) -> Job:
     """Let the hosts of a cluster use the storage. Raises Conflict when they do already or the path is in use there."""
-    actor.require("primary_storage.attach", storage)
-    storage = _locked(storage)
-    storage.expect_state(StorageState.READY)
     _expect_zone(storage.zone, [cluster])
     if storage.attachments.filter(cluster=cluster).exists():
         raise Conflict(
@@ -77,12 +83,9 @@ def attach(storage: PrimaryStorage, *, actor: Actor, cluster: Cluster) -> Job:
     return jobs.open(AttachPrimaryStorage, resource=storage, actor=actor, context=context)
 
 
-@transaction.atomic
+@acting("primary_storage.detach", states=[StorageState.READY], lock=_locked)
 def detach(storage: PrimaryStorage, *, actor: Actor, cluster: Cluster) -> Job:
     """Take the storage from a cluster. Raises Conflict while volumes of its hosts are on it."""
-    actor.require("primary_storage.detach", storage)
-    storage = _locked(storage)
-    storage.expect_state(StorageState.READY)
     if not storage.attachments.filter(cluster=cluster).exists():
         raise Conflict(
             _("%(storage)s is not attached to %(cluster)s.") % {"storage": storage, "cluster": cluster},
@@ -92,31 +95,28 @@ def detach(storage: PrimaryStorage, *, actor: Actor, cluster: Cluster) -> Job:
     return jobs.open(DetachPrimaryStorage, resource=storage, actor=actor, context=context)
 
 
-@transaction.atomic
+@acting("primary_storage.update")
 def update(storage: PrimaryStorage, *, actor: Actor, **changed: Any) -> PrimaryStorage:
     """Change the name or the description. Raises Conflict when the name is taken in the zone."""
     with _name_told(changed.get("name", "")):
         return changes.update(storage, "primary_storage.update", actor=actor, changed=changed)
 
 
-@transaction.atomic
+@acting("primary_storage.enable")
 def enable(storage: PrimaryStorage, *, actor: Actor) -> None:
     """Let new volumes land on the storage."""
     changes.set_availability(storage, Availability.ENABLED, "primary_storage.enable", actor=actor)
 
 
-@transaction.atomic
+@acting("primary_storage.disable")
 def disable(storage: PrimaryStorage, *, actor: Actor) -> None:
     """Let no new volume land on the storage; those on it go on."""
     changes.set_availability(storage, Availability.DISABLED, "primary_storage.disable", actor=actor)
 
 
-@transaction.atomic
+@acting("primary_storage.delete", states=[StorageState.READY], checks=[nothing_blocks], lock=_locked)
 def delete(storage: PrimaryStorage, *, actor: Actor) -> Job:
     """Take the storage from all clusters and forget it. Raises Conflict while volumes are on it."""
-    actor.require("primary_storage.delete", storage)
-    storage = _locked(storage)
-    storage.expect_state(StorageState.READY)
     clusters = [str(key) for key in storage.attachments.values_list("cluster", flat=True)]
     context = _emptied(storage, clusters)
     return jobs.open(DeletePrimaryStorage, resource=storage, actor=actor, context=context)
@@ -137,13 +137,6 @@ def _name_told(name: str) -> AbstractContextManager[None]:
         errors={"name": [_("Choose another name.")]},
     )
     return told({"primary_storage_name_once": taken})
-
-
-def _locked(storage: PrimaryStorage) -> PrimaryStorage:
-    # Not the key: a volume that is just being written down holds what we wait for, and refers to this row.
-    rows = PrimaryStorage.objects.select_for_update(of=("self",), no_key=True).select_related("zone")
-    found: PrimaryStorage = rows.get(pk=storage.pk)
-    return found
 
 
 def _expect_zone(zone: Zone, clusters: Sequence[Cluster]) -> None:

@@ -8,7 +8,7 @@ from cloud.common.errors import Problem
 from cloud.common.text import filled
 from cloud.infra.models import Agent
 from cloud.infra.workflows import steps
-from cloud.infra.workflows.delete_host import RetireAgent, RevokeAccess
+from cloud.infra.workflows.delete_host import ForgetCleanUps, RetireAgent, RevokeAccess
 from cloud.jobs.workflow import Context, Step, WaitStep, Workflow, minutes
 from storage.models import BackupStorage, StorageState
 from storage.workflows.waiting import topic
@@ -18,7 +18,8 @@ class StorageOnServer(WaitStep):
     """The server makes the directory and says how much room there is."""
 
     label = _("Preparing the storage on the server")
-    deadline = minutes(1)
+    # The server tells again after four minutes: one report that was lost fails nothing.
+    deadline = minutes(5)
 
     def topics(self, ctx: Context) -> list[str]:
         return [topic(ctx.job.resource_uuid)]
@@ -69,7 +70,7 @@ class DeleteBackupStorage(Workflow):
     name = "backup_storage.delete"
     verb = _("Delete image server")
     activity = "deleting"
-    steps: ClassVar[list[type[Step]]] = [RetireAgent, RevokeAccess]
+    steps: ClassVar[list[type[Step]]] = [RetireAgent, RevokeAccess, ForgetCleanUps]
 
     def succeeded(self, ctx: Context) -> None:
         BackupStorage.objects.filter(pk=str(ctx.job.resource_uuid)).delete()

@@ -9,7 +9,7 @@ from cloud.common.wire import Document, Message
 from cloud.config.services import value
 from cloud.jobs.workflow import AgentStep, Context, Workflow, minutes
 from storage import messages
-from storage.models import Image, ImageState, refused
+from storage.models import Image, ImageState, refused, shelf
 from storage.workflows.steps import place
 
 
@@ -47,7 +47,7 @@ class DownloadImage(AgentStep):
         image.actual_size_bytes = report.actual_size_bytes
         image.content_sha256 = report.content_sha256
         image.checksum = image.checksum or f"sha256:{report.source_sha256}"
-        image.save()
+        shelf.measure(image)
 
     def undo_ask(self, ctx: Context) -> Message | None:
         image: Image | None = ctx.resource
@@ -73,4 +73,4 @@ class AddImage(Workflow):
         if ctx.is_stuck:
             rows.update(state=ImageState.ERROR, state_reason=(ctx.job.error or {}).get("code", ""))
         else:
-            rows.delete()
+            shelf.forget(str(ctx.job.resource_uuid))

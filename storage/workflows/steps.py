@@ -41,8 +41,7 @@ class VolumeReservation(Step):
     releases = True
 
     def undo(self, ctx: Context) -> None:
-        for volume in ctx.get("volumes", []):
-            copies.release(volume)
+        copies.release_all(ctx.get("volumes", []))
 
 
 class _HostStep(AgentStep):
@@ -119,8 +118,7 @@ class DeleteVolumes(_HostStep):
         return _deletion(ctx)
 
     def answered(self, ctx: Context, body: Document) -> None:
-        for volume in ctx["volumes"]:
-            copies.release(volume)
+        copies.release_all(ctx["volumes"])
 
 
 def _origin(volume: Volume) -> messages.ImageOrigin:

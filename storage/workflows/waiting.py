@@ -32,7 +32,8 @@ class StorageOnHosts(_StorageWait):
     """Each host makes the directories and says how much room there is."""
 
     label = _("Preparing the storage on the hosts")
-    deadline = minutes(1)
+    # Hosts tell again after four minutes: one report that was lost fails nothing.
+    deadline = minutes(5)
 
     def is_met(self, ctx: Context) -> bool:
         reported = StorageCapacity.objects.filter(primary_storage=ctx.job.resource_uuid, host__in=self.hosts(ctx))

@@ -235,7 +235,7 @@ class ResourceApiTests(ListApiTests):
         if not self.can_delete:
             pytest.skip("this resource has no such act")
         made = self.make(admin)
-        response = admin.delete(self.detail(made))
+        response = admin.remove(self.detail(made))
         assert response.status_code == (202 if self.deletes_job else 204), response.content
         if not self.deletes_job:
             self.assert_problem(admin.get(self.detail(made)), 404, "not_found")

@@ -9,17 +9,21 @@ from cloud.common.driver import DriverError
 from cloud.common.errors import Unavailable
 from cloud.common.wire import Answer, Command, Desired, Document, Failure, Held, Message, Observation
 from cloud.infra import observations
+from cloud.infra.agent import doctor as _doctor  # noqa: F401
 from cloud.infra.models import Agent
 from cloud.infra.services import desired
 from cloud.jobs import agents, engine
+from compute.agent import doctor as _domains  # noqa: F401
 from compute.agent import handlers as _handlers  # noqa: F401
 from compute.agent import hypervisor
 from compute.drivers.fake import FakeHypervisor
 from compute.services import reality
 from compute.workflows import bookings
+from network.agent import doctor as _devices  # noqa: F401
 from network.agent import handlers as _networks  # noqa: F401
 from network.agent.machine import driver
 from network.drivers.fake import FakeNetwork
+from storage.agent import doctor as _files  # noqa: F401
 from storage.drivers.fake import WORLDS
 from tests.cloud.jobs.conftest import Line
 from tests.storage.simulated import Machines

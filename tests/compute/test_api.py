@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cloud.common.errors import Conflict, Unavailable
+from cloud.infra import secrets
 from cloud.jobs import agents
 from cloud.jobs.models import Job
 from compute.models import Instance, InstanceOffering, InstanceState
@@ -54,6 +55,13 @@ class TestOfferings(ResourceApiTests):
     def test_sizes(self, admin: Client, wrong: dict[str, Any]) -> None:
         problem = self.assert_problem(admin.post(self.path, {**self.create_body, **wrong}), 400)
         assert set(problem["errors"]) == set(wrong)
+
+    def test_enable_and_disable(self, admin: Client, tenant: Client) -> None:
+        offering = InstanceOfferingFactory()
+        for verb, result in (("disable", "disabled"), ("disable", "disabled"), ("enable", "enabled")):
+            response = admin.post(self.detail(offering, verb), {})
+            assert (response.status_code, response.json()["availability"]) == (200, result)
+        self.assert_problem(tenant.post(self.detail(offering, "disable"), {}), 404, "not_found")
 
     def test_deleted_while_in_use(self, admin: Client) -> None:
         instance = running(place=HostFactory())
@@ -115,7 +123,7 @@ class TestInstances(ResourceApiTests):
     def test_detail_queries(self, admin: Client, django_assert_max_num_queries: Any) -> None:
         made = running()
         admin.get(self.detail(made))
-        with django_assert_max_num_queries(8):
+        with django_assert_max_num_queries(9):
             admin.get(self.detail(made))
 
     def test_search_by_part_of_the_name(self, admin: Client) -> None:
@@ -175,7 +183,7 @@ class TestCreate(Problems):
         assert [volume["size_bytes"] for volume in found["volumes"]] == [3 * GIB, disk.size_bytes, GIB]
         assert found["ssh_keys"] == ["ssh-ed25519 AAAA me"]
         assert found["host"]["uuid"] == str(still.hosts[1].pk)
-        assert Instance.objects.get(pk=found["uuid"]).user_data == "  #cloud-config\n"
+        assert secrets.unseal(Instance.objects.get(pk=found["uuid"]).user_data_sealed) == "  #cloud-config\n"
 
     @pytest.mark.parametrize(
         ("wrong", "fields"),

@@ -10,13 +10,15 @@ from cloud.common.errors import Conflict, Exhausted, Invalid, Missing, NoHostFit
 from cloud.common.models import Availability, Connection
 from cloud.config import services as config
 from cloud.events.models import AuditRecord
-from cloud.infra.models import Host, HostState
+from cloud.infra import secrets
+from cloud.infra.models import Host, HostCapacity, HostState
 from cloud.jobs.models import Job, JobState
 from compute.models import Instance, InstanceState
-from compute.services import instances
+from compute.services import creation, instances
 from compute.services.instances import NicWish
 from network.models import Nic
 from storage.models import Image, ImageState, StorageCapacity, Volume
+from storage.services import volumes
 from storage.services.placement import VolumeNeed
 from tests.compute.world import GIB, STORAGE_BYTES, World
 from tests.factories.accounts import member
@@ -41,7 +43,8 @@ def test_one(still: World) -> None:
     assert (instance.state, instance.activity, instance.hostname) == (InstanceState.CREATED, "creating", "web-1")
     assert (instance.is_reserved, instance.host in still.hosts) == (True, True)
     assert (instance.zone, instance.cluster) == (still.zone, still.cluster)
-    assert (instance.ssh_keys, instance.user_data) == (["ssh-ed25519 AAAA me"], "#!x")
+    assert (instance.ssh_keys, secrets.unseal(instance.user_data_sealed)) == (["ssh-ed25519 AAAA me"], "#!x")
+    assert "#!x" not in str(Instance.objects.filter(pk=instance.pk).values().get())
     assert instance.project_id == still.admin.project
     nic = Nic.objects.get(instance_uuid=instance.pk)
     assert (nic.l3, nic.address, nic.host) == (still.l3, "192.168.50.3", instance.host)
@@ -87,7 +90,7 @@ def test_names_of_several_are_told_apart_without_being_asked(still: World) -> No
     [("Web Server_1", "web-server-1"), ("云主机", "instance"), ("--a--", "a"), ("x" * 100, "x" * 63), ("é.b", "b")],
 )
 def test_host_names(name: str, hostname: str) -> None:
-    assert instances.hostname_of(name) == hostname
+    assert creation.hostname_of(name) == hostname
 
 
 def test_all_or_nothing(still: World) -> None:
@@ -192,15 +195,24 @@ def test_full_storage_of_one_host_leads_to_the_next(still: World) -> None:
 
 
 def test_storage_taken_between_looking_and_booking(still: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    StorageCapacity.objects.filter(host=still.hosts[0]).update(used_bytes=STORAGE_BYTES)
-    monkeypatch.setattr("compute.services.scheduler.storage_placement.reason_against", lambda host, needs: None)
+    book, taken = volumes.create_all, list[Any]()
+
+    def somebody_else_is_quicker(wanted: Any) -> Any:
+        if len(taken) < most:
+            taken.append(wanted[0].choice.capacity.host)
+            raise volumes.RoomTaken()
+        return book(wanted)
+
+    monkeypatch.setattr(volumes, "create_all", somebody_else_is_quicker)
+    most = 3
     (instance,), _job = still.begin()
-    assert instance.host == still.hosts[1]
-    StorageCapacity.objects.filter(host=still.hosts[1]).update(used_bytes=STORAGE_BYTES)
+    assert (len(taken), instance.state) == (3, "created")
+    assert HostCapacity.objects.get(host=instance.host).cpu_used == 1  # what was booked with the others is not kept
+    most = 1000
     before = still.rows()
-    with pytest.raises(NoHostFits) as caught:
+    with pytest.raises(Exhausted) as caught:
         still.begin()
-    assert all("storage" in str(reason["reason"]) for reason in caught.value.extra["reasons"])
+    assert caught.value.code == "storage_exhausted"
     assert still.rows() == before
 
 

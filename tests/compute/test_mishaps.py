@@ -3,10 +3,15 @@
 import time
 from typing import Any
 
+import pytest
 from django.utils import timezone
 
 from cloud.common.driver import Rejected
+from cloud.common.errors import Conflict
 from cloud.common.wire import Failure
+from cloud.infra import enrolment
+from cloud.infra.models import Agent, DesiredSection, Host
+from cloud.infra.services import desired, hosts
 from cloud.jobs import sweep
 from cloud.jobs.commands import AGENT_LOST_AFTER_S
 from cloud.jobs.models import Job, JobState
@@ -101,14 +106,20 @@ def test_a_host_lost_in_the_middle_of_a_create(world: World) -> None:
     Job.objects.filter(pk=job.pk).update(step_deadline_at=timezone.now())
     sweep.run()
     world.settle()
-    assert Job.objects.get(pk=job.pk).state == JobState.UNDOING
-    assert world.fresh(instance).is_reserved
+    assert world.ended(job).state == JobState.FAILED
+    kept = world.fresh(instance)
+    assert (kept.is_reserved, kept.activity) == (True, "cleaning_up")
     world.expect_sums()
+    with pytest.raises(Conflict) as refused:
+        instances.destroy(instance, actor=world.admin)
+    assert (refused.value.code, refused.value.extra["machines"]) == ("clean_up_pending", [world.host.agent.name])
     world.line.deliver = deliver  # type: ignore[method-assign]
     world.machines.away.clear()
+    for row in DesiredSection.objects.behind():
+        desired.send(row.agent_id, row.section)  # as after its hello
     sweep.run()
     world.settle()
-    assert world.ended(job).state == JobState.FAILED
+    assert not Instance.objects.exists()
     assert world.ledger() == before
 
 
@@ -139,6 +150,7 @@ def test_a_silent_machine_ends_the_step_long_before_its_deadline(world: World) -
     world.settle()
     ended = world.ended(job)
     assert (ended.state, ended.error["code"]) == (JobState.FAILED, "agent_lost")
+    assert ended.error["outcome"] == "unknown"  # nothing takes a stop back, and it may have been done
     assert world.rows() == before
 
 
@@ -176,3 +188,33 @@ def test_what_dies_while_a_job_is_at_work_on_it_is_seen_when_the_job_ends(world:
     assert job.state == JobState.SUCCEEDED
     assert world.fresh(instance).state == "stopped"
     world.expect_sums()
+
+
+def test_a_host_that_never_comes_back_is_deleted_with_what_it_owed(two_hosts: World, monkeypatch: Any) -> None:
+    world = two_hosts
+    monkeypatch.setattr(enrolment, "revoke", lambda agent: None)
+    before = world.rows()
+    (instance,), job = world.begin()
+    host = world.fresh(instance).host
+    world.machines.away.add(str(host.agent_id))
+    world.settle()
+    Job.objects.filter(pk=job.pk).update(step_deadline_at=timezone.now())
+    sweep.run()
+    world.settle()
+    assert world.ended(job).state == JobState.FAILED
+    assert world.fresh(instance).activity == "cleaning_up"
+    with pytest.raises(Conflict) as refused:
+        hosts.delete(host, actor=world.admin)
+    assert refused.value.code == "in_use"  # nobody has seen yet that it is away
+    Host.objects.filter(pk=host.pk).update(connection="disconnected")
+    Agent.objects.filter(pk=host.agent_id).update(connection="disconnected")
+    host.refresh_from_db()
+    deletion = hosts.delete(host, actor=world.admin)
+    assert world.fresh(instance).activity == "cleaning_up"
+    world.settle()
+    assert world.ended(deletion).state == JobState.SUCCEEDED
+    assert not Instance.objects.exists()
+    assert not Volume.objects.exists()
+    after = world.rows()
+    assert after["addresses"] == before["addresses"]
+    assert after["held"] == 0

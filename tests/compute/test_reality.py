@@ -6,14 +6,17 @@ from uuid import uuid4
 import pytest
 
 from cloud.common.errors import Unavailable
-from cloud.common.wire import Failure
+from cloud.common.wire import Failure, Observation
 from cloud.config import services as config
 from cloud.events.models import AuditRecord
+from cloud.infra import observations
 from cloud.infra.models import Agent, Host, HostCapacity
 from cloud.infra.services import capacity
 from cloud.infra.signals import agent_connected, agent_disconnected
 from cloud.jobs.models import Job
 from compute import tasks
+from compute.agent import hypervisor
+from compute.messages import DomainEvent
 from compute.models import Instance
 from compute.services import instances, reality
 from network.models import Nic
@@ -176,7 +179,7 @@ class TestInventories:
             world.create(f"vm-{number}")
         Instance.objects.update(settled_at="2001-01-01T00:00:00Z")
         report = reality.DomainInventory(world.machines.hypervisor(world.host.agent).inventory())
-        with django_assert_max_num_queries(2):
+        with django_assert_max_num_queries(4):
             reality.inventory(world.host.agent, report)
 
 
@@ -229,6 +232,22 @@ class TestRestartedHosts:
         reboot_host(world)
         assert [world.fresh(each).state for each in (ran, stopped, shut_down)] == ["running", "stopped", "stopped"]
         assert Job.objects.filter(workflow="instance.start").get().resource_uuid == ran.pk
+        world.expect_sums()
+
+    def test_what_its_machine_took_down_in_good_order(self, world: World) -> None:
+        """The machine's own shutdown ends guests as their users would: the agent tells the one from the other."""
+        instance = world.create()
+        event = DomainEvent(str(instance.pk), instance.name, "stopped", "shutdown")
+        machine = world.machines.of(world.host.agent)
+        world.machines.hypervisor(world.host.agent).stop(str(instance.pk))
+        machine.link.published.clear()
+        hypervisor.tell_event(machine, event, lambda: True)
+        for topic, body in list(machine.link.published):
+            observations.dispatch(Observation(str(world.host.agent_id), topic, body, 0.0).to_document())
+        machine.link.published.clear()
+        assert (world.fresh(instance).state, world.fresh(instance).is_wanted_running) == ("stopped", True)
+        reboot_host(world)
+        assert world.fresh(instance).state == "running"
         world.expect_sums()
 
     def test_also_what_was_settled_a_moment_ago(self, world: World) -> None:

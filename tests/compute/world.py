@@ -66,7 +66,8 @@ class World:
                 available_bytes=STORAGE_BYTES,
                 reported_at=Now(),
             )
-        WORLDS[self.storage.path].total_bytes = STORAGE_BYTES
+        for host in self.hosts:
+            machines.disk(host.agent, self.storage.path).total_bytes = STORAGE_BYTES
         self.l3 = networks.l3(networks.no_vlan(self.zone, name="provider", clusters=[self.cluster]), name="flat")
         self.server = BackupStorageFactory(name="images", agent=AgentFactory(name="images", kind="image_server"))
         self.image = self._image("guest")
@@ -231,7 +232,11 @@ class World:
                 )
                 for host in self.hosts
             },
-            "files": sorted(volumes.get(key, key) for key in WORLDS[self.storage.path].volumes),
+            "files": sorted(
+                volumes.get(key, key)
+                for host in self.hosts
+                for key in self.machines.disk(host.agent, self.storage.path).volumes
+            ),
             "images": sorted(stored.get(key, key) for key in WORLDS[self.server.path].stored),
             "dhcp": servers,
         }

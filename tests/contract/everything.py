@@ -16,7 +16,7 @@ from compute.models import Instance
 from compute.services import instances
 from network.models import IpRange
 from tests.factories.accounts import AccountFactory, ApiTokenFactory, ProjectFactory, UserFactory, member
-from tests.factories.compute import InstanceFactory, InstanceOfferingFactory
+from tests.factories.compute import InstanceFactory, InstanceOfferingFactory, UnknownDomainFactory
 from tests.factories.infra import ClusterFactory, HostFactory, ZoneFactory
 from tests.factories.storage import (
     BackupStorageFactory,
@@ -116,6 +116,7 @@ def populate(project: Project | None = None) -> Everything:
             "projects": [project, ProjectFactory(account=project.account)],
             "users": [member(project=project), UserFactory()],
             "volumes": [VolumeFactory(project=project, instance_uuid=running.pk, primary_storage=storage)],
+            "unknown-domains": [UnknownDomainFactory(host=host)],
             "zones": [cluster.zone, ZoneFactory()],
         }
     )

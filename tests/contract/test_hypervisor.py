@@ -230,3 +230,39 @@ def test_facts_name_the_hypervisor(world: World) -> None:
 def test_close_is_idempotent(world: World) -> None:
     world.hypervisor.close()
     world.hypervisor.close()
+
+
+def test_a_domain_set_aside_comes_back_switched_off(world: World) -> None:
+    spec, id = world.spec("web <1>"), str(uuids.uuid4())
+    world.hypervisor.start(spec)
+    for _time in range(2):
+        world.hypervisor.set_aside(id, spec.uuid)
+    assert spec.uuid not in {domain.uuid for domain in world.hypervisor.inventory()}
+    (kept,) = world.hypervisor.aside()
+    assert (kept.id, kept.uuid, kept.name) == (id, spec.uuid, "web <1>")
+    world.hypervisor.put_back(id)
+    assert world.hypervisor.aside() == ()
+    (back,) = [domain for domain in world.hypervisor.inventory() if domain.uuid == spec.uuid]
+    assert (back.name, back.state, back.is_ours) == ("web <1>", "stopped", True)
+    assert world.hypervisor.start(spec) == "running"
+    with pytest.raises(NotFound):
+        world.hypervisor.put_back(id)
+
+
+def test_the_quarantine_of_domains_is_purged(world: World) -> None:
+    spec, id = world.spec(), str(uuids.uuid4())
+    world.hypervisor.start(spec)
+    world.hypervisor.set_aside(id, spec.uuid)
+    for _time in range(2):
+        world.hypervisor.purge(id)
+    assert world.hypervisor.aside() == ()
+
+
+def test_a_foreign_domain_is_never_set_aside(world: World) -> None:
+    foreign = world.add_foreign("stranger")
+    with pytest.raises(Rejected) as refused:
+        world.hypervisor.set_aside(str(uuids.uuid4()), foreign)
+    assert refused.value.code == "domain_not_ours"
+    assert world.hypervisor.state(foreign) == "running"
+    with pytest.raises(NotFound):
+        world.hypervisor.set_aside(str(uuids.uuid4()), str(uuids.uuid4()))

@@ -33,6 +33,7 @@ from cloud.jobs import agents
 from monitoring.services import queries
 from tests.contract.everything import Everything, populate
 from tests.factories.accounts import token_of
+from tests.storage.conftest import _pki, places  # noqa: F401
 
 CHECKS = [
     not_a_server_error,
@@ -87,11 +88,14 @@ class NoStore:
 
 
 @pytest.fixture(autouse=True)
-def _beyond(monkeypatch: pytest.MonkeyPatch) -> None:
+def _beyond(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """What lies beyond the API answers at once: agents, Redis for secrets, the metric store."""
+    request.getfixturevalue("places")
     answers = {
         "compute.guest_report": {"agent_answers": True, "hostname": "web", "addresses": ["10.0.0.1"], "os": "Debian"},
+        "compute.domains": {"domains": []},
         "network.probe_address": {"macs": []},
+        "infra.inspect": {},
     }
     monkeypatch.setattr(agents, "ask", lambda agent, message, timeout=5.0: answers[message.kind])
     monkeypatch.setattr(secrets, "keep", lambda document: "secret-id")

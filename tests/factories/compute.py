@@ -1,11 +1,12 @@
 """Instances and their offerings for tests."""
 
+import uuid
 from typing import Any
 
 import factory
 
 from cloud.accounts.services import bootstrap
-from compute.models import Instance, InstanceOffering, InstanceState
+from compute.models import Instance, InstanceOffering, InstanceState, UnknownDomain
 from tests.factories.infra import HostFactory
 
 GIB = 1024**3
@@ -46,3 +47,16 @@ class InstanceFactory(factory.django.DjangoModelFactory):
         place = fields.pop("place", None) or HostFactory()
         given = {"state": InstanceState.RUNNING, "host": place, "is_reserved": True, "is_wanted_running": True}
         return cls(place=place, last_host=None, **{**given, **fields})
+
+
+class UnknownDomainFactory(factory.django.DjangoModelFactory):
+    """A running domain that somebody else made."""
+
+    class Meta:
+        model = UnknownDomain
+
+    name = factory.Sequence(lambda n: f"stranger-{n}")
+    project = factory.LazyFunction(bootstrap.admin_project)
+    host = factory.SubFactory(HostFactory)
+    domain_uuid = factory.LazyFunction(uuid.uuid4)
+    state = "running"

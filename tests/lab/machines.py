@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from typing import Any
 
 from launcher.cloud import Cloud
 
@@ -44,3 +45,24 @@ def ssh(cloud: Cloud, instance: str, command: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def doctor(cloud: Cloud, *words: str) -> tuple[int, dict[str, Any]]:
+    """What `./mica doctor --json` answers, and its exit code."""
+    done = subprocess.run(
+        [str(cloud.instance.checkout / "mica"), "doctor", "--json", *words],
+        env={**os.environ, "MICA_INSTANCE": cloud.instance.name, "MICA_PORT": str(cloud.instance.port)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.startswith("{"), done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def is_well(cloud: Cloud) -> bool:
+    """Whether the doctor finds nothing, and could look at every machine."""
+    code, found = doctor(cloud)
+    assert (code == 0) == (not found["results"] and not found["not_looked_at"])
+    return code == 0

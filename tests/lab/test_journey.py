@@ -26,7 +26,10 @@ def test_from_the_api_to_a_shell_in_the_guest_and_away_again(api: Api, cloud: Cl
     accepted = api.create("journey", ssh_keys=[public_key(cloud)], user_data="#!/bin/sh\necho was here > /root/mark\n")
     assert accepted["job"].startswith("/api/v1/jobs/")
     job = api.done(accepted)
-    assert [step["state"] for step in job["steps"]] == ["succeeded"] * len(job["steps"])
+    states = [step["state"] for step in job["steps"]]
+    # A host that has the image already does not fetch it again.
+    assert states.count("succeeded") >= len(states) - 1
+    assert set(states) <= {"succeeded", "skipped"}
     instance = api.get(accepted["results"][0]["url"])
     assert instance["state"] == "running"
 

@@ -55,3 +55,14 @@ def test_a_step_tells_its_time_and_its_failure() -> None:
     cooked, baked = out.getvalue().splitlines()
     assert cooked.split() == ["Cooking", "0.0", "s", "3", "eggs"]
     assert baked.split() == ["Baking", "0.0", "s", "failed"]
+
+
+def test_the_doctor_needs_a_cloud_that_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away() -> None:
+        raise Refusal("Mica is not running", "Run ./mica up first.")
+
+    monkeypatch.setattr(cli, "_running_cloud", away)
+    assert cli.main(["doctor", "--json", "--fix"]) == 1
+    assert "Mica is not running" in capsys.readouterr().err

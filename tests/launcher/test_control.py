@@ -38,7 +38,7 @@ def test_paths_with_blanks_and_percents_reach_the_program_whole(instance: Instan
 def test_nothing_starts_by_itself_and_everything_comes_back(instance: Instance) -> None:
     config = configuration(instance, *programs.of(instance))
     sections = [config[name] for name in config.sections() if "program:" in name]
-    assert len(sections) == len(programs.ALL)
+    assert len(sections) == len(programs.ALL) + len([programs.SIMULATOR])
     assert {section["autostart"] for section in sections} == {"false"}
     assert {section["autorestart"] for section in sections} == {"true"}
 
@@ -53,7 +53,7 @@ def test_only_the_web_port_is_bound_outside_and_on_loopback(instance: Instance) 
 
 
 def test_groups_cover_every_program(instance: Instance) -> None:
-    assert {program.name for program in programs.of(instance)} == set(programs.ALL)
+    assert {program.name for program in programs.of(instance)} == {*programs.ALL, programs.SIMULATOR}
     assert {*programs.STORES, *programs.METRICS, *programs.CONTROL, "outside-www"} == set(programs.ALL)
 
 

@@ -45,7 +45,16 @@ PERMISSIONS: dict[str, str | None] = {
     "metrics_catalogue": "metric.view",
     "metrics_query": "metric.view",
     "metrics_query_range": "metric.view",
+    "agents_upgrade_all": "agent.upgrade",
+    "hosts_upgrade_agent": "agent.upgrade",
+    "backup_storages_upgrade_agent": "agent.upgrade",
+    "accounts_quotas": "quota.view",
+    "accounts_change_quotas": "quota.change",
+    "projects_quotas": "quota.view",
+    "projects_change_quotas": "quota.change",
     "me_retrieve": None,
+    "jobs_results": "job.view",
+    "stuck_list": "state.view",
 }
 VERBS = {"list": "view", "retrieve": "view", "destroy": "delete"}
 # What a project's people see of it, whatever they may do with it. All else is the platform's, or another person's.
@@ -78,6 +87,10 @@ class Route:
     def permission(self) -> str | None:
         if self.operation in PERMISSIONS:
             return PERMISSIONS[self.operation]
+        if self.operation.endswith("_batch"):
+            return None  # the verb in it decides
+        if self.operation.endswith("_settle_state"):
+            return "state.settle"
         verb = self.operation.removeprefix(self.prefix.replace("-", "_") + "_")
         return f"{_kind(self.prefix)}.{VERBS.get(verb, verb)}"
 
@@ -101,7 +114,7 @@ def routes() -> list[Route]:
 
 @pytest.fixture(autouse=True)
 def _beyond(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = {"agent_answers": False, "hostname": "", "addresses": [], "os": "", "macs": []}
+    said = {"agent_answers": False, "hostname": "", "addresses": [], "os": "", "macs": [], "domains": []}
     monkeypatch.setattr(agents, "ask", lambda agent, message, timeout=5.0: said)
     monkeypatch.setattr(secrets, "keep", lambda document: "secret-id")
     monkeypatch.setattr(queries, "_store", lambda url: NoStore())

@@ -1,6 +1,7 @@
 """Addresses are given out once, lowest first, whoever asks and in whatever order."""
 
 import threading
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -136,11 +137,13 @@ def test_a_full_half_of_a_large_range_is_no_hindrance() -> None:
         )
         cursor.execute("ANALYZE network_ipaddress")
     assert nic(made).address == "10.0.125.4"
-    with connection.cursor() as cursor:
-        row = IpRange.objects.get()
-        arguments = {"l3": str(made.pk), "start": row.first_free, "end": row.end}
-        cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + addresses._FIND_AND_LOCK, arguments)
+    holders = [addresses.Holder(uuid.uuid4(), "explained", made.project)]
+    with transaction.atomic(), connection.cursor() as cursor:
+        arguments = addresses.arguments(made, holders, AddressPurpose.NIC)
+        cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + addresses.TAKE["first_free"], arguments)
         plan = cursor.fetchone()[0][0]["Plan"]
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
+        assert cursor.fetchone() == (1,)  # no more is locked than is taken
     # From the hint on, it is one probe of the index, however much lies before and behind.
     assert _nodes(plan, "Index") or _nodes(plan, "Bitmap")
     assert not _nodes(plan, "Seq Scan")

@@ -12,7 +12,8 @@ from cloud.common.tickets import addressee
 from cloud.common.wire import Command, Document, Failure
 from cloud.infra.models import Agent
 from storage.agent import handlers, places
-from storage.messages import CapacityReport
+from storage.drivers.fake import WORLDS, FakeStorage, World
+from storage.messages import CapacityReport, StoragePlace
 from storage.models import BackupStorage
 from storage.services import reports, sections
 from storage.workflows.steps import place
@@ -26,6 +27,8 @@ class Machines:
         self.web: dict[str, bytes | Exception] = {}
         self._tmp_path = tmp_path
         self._machines: dict[str, Machine] = {}
+        self._homes: dict[str, str] = {}
+        monkeypatch.setattr(places, "primary", self._primary)
         monkeypatch.setattr(handlers, "fetch", self._fetch)
         monkeypatch.setattr(handlers, "pulled", self._pulled)
 
@@ -35,6 +38,17 @@ class Machines:
             config = AgentConfig(uuid=key, hypervisor="fake")
             self._machines[key] = Machine(key, "host", config, self._tmp_path, link=Unlinked())
         return self._machines[key]
+
+    def disk(self, agent: Any, path: str) -> World:
+        """What is at this path of a machine: each has its own; the first one's is in `WORLDS` by the path itself."""
+        key = str(getattr(agent, "pk", agent))
+        is_first = self._homes.setdefault(path, key) == key
+        return WORLDS[path if is_first else f"{path}/{key}"]
+
+    def _primary(self, machine: Machine, place: StoragePlace) -> FakeStorage:
+        self.disk(machine.uuid, place.path)
+        is_first = self._homes[place.path] == machine.uuid
+        return FakeStorage(place.path if is_first else f"{place.path}/{machine.uuid}")
 
     def obey(self, command: Command, agent: str) -> Document | Failure:
         """Run the handler of a command as the agent would."""

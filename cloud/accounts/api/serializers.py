@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from django.utils.translation import gettext_lazy as _
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from cloud.accounts import roles
 from cloud.accounts.models import USERNAME, Account, ApiToken, Membership, Project, User
+from cloud.accounts.services.quotas import MOST
 from cloud.common.api.serializers import InputSerializer, Reference, ResourceSerializer, SummarySerializer
 
 
@@ -114,6 +117,47 @@ class ApiTokenInput(InputSerializer):
         help_text="Permission names, as `instance.*`; none: all that the user may do.",
     )
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
+
+
+class QuotaSerializer(serializers.Serializer[Any]):
+    """What an account or a project has of something, and what it may have."""
+
+    scope = serializers.ChoiceField(["account", "project"], read_only=True)
+    owner = SummarySerializer(read_only=True, help_text="The account or the project.")
+    name = serializers.CharField(source="quota.name", read_only=True)
+    label = serializers.CharField(source="quota.label", read_only=True)  # type: ignore[assignment]
+    unit = serializers.CharField(
+        source="quota.unit", read_only=True, help_text="`bytes`, or empty: a number of things."
+    )
+    used = serializers.IntegerField(read_only=True)
+    limit = serializers.IntegerField(read_only=True, allow_null=True, help_text="Null: no limit.")
+    available = serializers.IntegerField(read_only=True, allow_null=True)
+
+
+@extend_schema_serializer(many=False)
+class QuotaListSerializer(serializers.Serializer[Any]):
+    """All quotas on one page, in the envelope that every list has."""
+
+    results = QuotaSerializer(many=True, read_only=True)
+    next = serializers.CharField(read_only=True, allow_null=True)
+    count = serializers.IntegerField(read_only=True)
+    count_is_estimate = serializers.BooleanField(read_only=True)
+
+
+class LimitInput(InputSerializer):
+    name = serializers.CharField(max_length=64)
+    limit = serializers.IntegerField(
+        min_value=0, max_value=MOST, allow_null=True, help_text="Null takes the limit away."
+    )
+
+
+class LimitsInput(InputSerializer):
+    limits = serializers.ListField(child=LimitInput(), min_length=1, max_length=64)
+
+    def validate_limits(self, limits: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if len({each["name"] for each in limits}) < len(limits):
+            raise serializers.ValidationError(_("Name each quota once."))
+        return limits
 
 
 class MeUserSerializer(serializers.Serializer[Any]):

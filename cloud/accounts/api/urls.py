@@ -10,4 +10,7 @@ routes = [
     ("users", views.UserViewSet),
     ("api-tokens", views.ApiTokenViewSet),
 ]
-urlpatterns = [path("me/", views.MeView.as_view(), name="api-me")]
+urlpatterns = [
+    path("me/", views.MeView.as_view(), name="api-me"),
+    path("quotas/", views.QuotasView.as_view(), name="api-quotas"),
+]

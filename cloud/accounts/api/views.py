@@ -1,35 +1,87 @@
 """Accounts, projects, users, tokens, and the caller's own face."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
+from rest_framework.decorators import action
 from rest_framework.response import Response
 
 from cloud.accounts.api import serializers
 from cloud.accounts.models import Account, ApiToken, Project, User
-from cloud.accounts.services import accounts, projects, tokens, users
+from cloud.accounts.services import accounts, projects, quotas, tokens, users
 from cloud.common import permissions
 from cloud.common.api.acts import act, creates, deletes, updates
+from cloud.common.api.filters import refuse_unknown
 from cloud.common.api.links import url_of
 from cloud.common.api.views import ApiView
 from cloud.common.api.viewsets import ResourceViewSet
 
 
-class AccountViewSet(ResourceViewSet):
+def _shown(owners: Iterable[Account | Project]) -> Response:
+    """All quotas of these, in the envelope that every list has."""
+    body = serializers.QuotaSerializer([row for owner in owners for row in quotas.usage(owner)], many=True).data
+    return Response({"results": body, "next": None, "count": len(body), "count_is_estimate": False})
+
+
+class Limited:
+    """What accounts and projects have in common: their quotas."""
+
+    actor: Any
+    get_object: Any
+
+    @extend_schema(responses=serializers.QuotaListSerializer, summary="What it has and may have", filters=False)
+    @action(detail=True, methods=["get"], pagination_class=None, filter_backends=[])
+    def quotas(self, request: Any, uuid: str) -> Response:
+        owner = self.get_object()
+        self.actor.require("quota.view")
+        refuse_unknown(request, set())
+        return _shown([owner])
+
+    @extend_schema(
+        request=serializers.LimitsInput,
+        responses={200: serializers.QuotaListSerializer},
+        summary="Set what it may have",
+    )
+    @quotas.mapping.patch
+    def change_quotas(self, request: Any, uuid: str) -> Response:
+        owner = self.get_object()
+        self.actor.require("quota.change")
+        taken = serializers.LimitsInput(data=request.data)
+        taken.is_valid(raise_exception=True)
+        limits = {each["name"]: each["limit"] for each in taken.validated_data["limits"]}
+        quotas.change(owner, actor=self.actor, limits=limits)
+        return _shown([owner])
+
+
+class QuotasView(ApiView):
+    @extend_schema(
+        operation_id="quotas_list",
+        responses=serializers.QuotaListSerializer,
+        summary="What the caller's account, and the project they work in, have and may have",
+    )
+    def get(self, request: Any) -> Response:
+        self.actor.require("quota.view")
+        refuse_unknown(request, set())
+        own: list[Account | Project] = [request.user.account]
+        own += Project.objects.filter(pk__in=[self.actor.project])
+        return _shown(own)
+
+
+class AccountViewSet(Limited, ResourceViewSet):
     queryset = Account.objects.all()
     serializer_class = serializers.AccountSerializer
     search_fields = ("name", "description")
     create = creates(accounts.create, serializers.AccountInput)
     partial_update = updates(accounts.update, serializers.AccountInput)
-    destroy = deletes(accounts.delete)
+    destroy = deletes(accounts.delete, needs_preview=True)
 
 
-class ProjectViewSet(ResourceViewSet):
+class ProjectViewSet(Limited, ResourceViewSet):
     queryset = Project.objects.all()
     serializer_class = serializers.ProjectSerializer
     search_fields = ("name", "description")
-    filterset_fields = ("account", "is_default")
     create = creates(projects.create, serializers.ProjectInput)
     partial_update = updates(projects.update)
     destroy = deletes(projects.delete)
@@ -39,8 +91,6 @@ class UserViewSet(ResourceViewSet):
     queryset = User.objects.prefetch_related("memberships")
     serializer_class = serializers.UserSerializer
     search_fields = ("username", "name", "email")
-    filterset_fields = ("account", "is_active", "username")
-    ordering_fields = ("created_at", "username")
     act_permissions = {"grant": "user.update", "revoke": "user.update"}
     create = creates(users.create, serializers.UserInput)
     partial_update = updates(users.update, serializers.UserChange)
@@ -52,7 +102,6 @@ class UserViewSet(ResourceViewSet):
 class ApiTokenViewSet(ResourceViewSet):
     queryset = ApiToken.objects.all()
     serializer_class = serializers.ApiTokenSerializer
-    filterset_fields = ("user", "project")
     destroy = deletes(tokens.delete)
 
     @extend_schema(

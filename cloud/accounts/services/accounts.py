@@ -7,14 +7,22 @@ from cloud.accounts.models import Account, Project
 from cloud.accounts.services.bootstrap import ADMIN
 from cloud.common import deletion
 from cloud.common.actor import Actor
+from cloud.common.acts import acting, each
 from cloud.common.constraints import told
 from cloud.common.errors import Conflict, Problem
+from cloud.common.relations import nothing_blocks
 from cloud.events.services import audit
 
 
 def _taken() -> dict[str, Problem]:
     message = _("Another account has this name.")
     return {"account_name_once": Conflict(message, code="name_taken", errors={"name": [message]})}
+
+
+def _is_no_lock_out(account: Account, actor: Actor) -> Problem | None:
+    if account.name != ADMIN and account.pk != actor.account:
+        return None
+    return Conflict(_("This account cannot be deleted: you would lock yourself out."), code="protected")
 
 
 @transaction.atomic
@@ -28,10 +36,9 @@ def create(*, actor: Actor, name: str, description: str = "") -> Account:
     return account
 
 
-@transaction.atomic
+@acting("account.update", is_of_project=False)
 def update(account: Account, *, actor: Actor, **changes: str) -> Account:
     """Change name or description. Raises Conflict when the name is taken, or is the platform administrator's."""
-    actor.require("account.update")
     if account.name == ADMIN and changes.get("name", ADMIN) != ADMIN:
         raise Conflict(_("The platform administrator's account keeps its name."), code="protected")
     for field, value in changes.items():
@@ -42,14 +49,11 @@ def update(account: Account, *, actor: Actor, **changes: str) -> Account:
     return account
 
 
-@transaction.atomic
+@acting("account.delete", checks=[each(_is_no_lock_out), nothing_blocks], is_of_project=False)
 def delete(account: Account, *, actor: Actor) -> None:
     """Delete an account with its users and projects. Raises Conflict while a project holds resources.
 
     One's own account and the platform administrator's cannot be deleted.
     """
-    actor.require("account.delete")
-    if account.name == ADMIN or account.pk == actor.account:
-        raise Conflict(_("This account cannot be deleted: you would lock yourself out."), code="protected")
     audit.record("account.delete", actor=actor, resource=account)
     deletion.delete(account)

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from django.utils.translation import gettext as _
 
-from cloud.accounts.models import User
+from cloud.accounts.models import Membership, User
 from cloud.accounts.roles import ROLES, Role
 from cloud.common import permissions
 from cloud.common.actor import Actor
-from cloud.common.errors import NotPermitted
+from cloud.common.errors import NotPermitted, Problem
 
 
 def covers(actor: Actor, role: Role) -> bool:
@@ -31,12 +32,22 @@ def require_reach(actor: Actor, user: User) -> None:
 
     Else changing a user's password or making a token for one would be a way up.
     """
-    for name in user.memberships.values_list("role", flat=True).distinct():
-        if not covers(actor, ROLES[name]):
-            raise NotPermitted(
-                _("%(user)s has wider rights than %(name)s.") % {"user": user.username, "name": actor.name},
-                code="user_too_mighty",
-            )
+    for problem in beyond_reach([user], actor).values():
+        raise problem
+
+
+def beyond_reach(users: Sequence[User], actor: Actor) -> dict[Any, Problem]:
+    """What keeps the actor from acting on these users, by key: a check of acts. One query."""
+    held = Membership.objects.filter(user__in=[user.pk for user in users]).values_list("user", "role").distinct()
+    mighty = {user for user, role in held if not covers(actor, ROLES[role])}
+    return {
+        user.pk: NotPermitted(
+            _("%(user)s has wider rights than %(name)s.") % {"user": user.username, "name": actor.name},
+            code="user_too_mighty",
+        )
+        for user in users
+        if user.pk in mighty
+    }
 
 
 def narrowed(actor: Actor, scopes: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
@@ -13,12 +14,21 @@ from cloud.accounts.models import ApiToken, Project, User
 from cloud.accounts.services import ranks, secrets
 from cloud.common import permissions
 from cloud.common.actor import Actor
-from cloud.common.errors import Invalid
+from cloud.common.acts import acting
+from cloud.common.errors import Invalid, Problem
 from cloud.events.services import audit
 
 PREFIX = "mica"
 _HINT = 12
 _NOTED_EVERY = timedelta(minutes=1)
+
+
+def _of_mightier_users(held: Sequence[ApiToken], actor: Actor) -> dict[Any, Problem]:
+    """Against taking back tokens of users whose rights are wider than the actor's."""
+    others = [token for token in held if token.user_id != actor.user]
+    users = list(User.objects.filter(pk__in={token.user_id for token in others}))
+    beyond = ranks.beyond_reach(users, actor) if users else {}
+    return {token.pk: beyond[token.user_id] for token in others if token.user_id in beyond}
 
 
 @transaction.atomic
@@ -61,12 +71,9 @@ def create(
     return token, secret
 
 
-@transaction.atomic
+@acting("api_token.delete", checks=[_of_mightier_users], is_of_project=False)
 def delete(token: ApiToken, *, actor: Actor) -> None:
     """Take a token back: it is refused from now on."""
-    actor.require("api_token.delete")
-    if token.user_id != actor.user:
-        ranks.require_reach(actor, token.user)
     audit.record("api_token.delete", actor=actor, resource=token, detail={"user": token.user.username})
     token.delete()
 

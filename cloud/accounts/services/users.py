@@ -1,16 +1,18 @@
 """Users: made, changed, deleted; their passwords and roles."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils.translation import gettext as _
 
 from cloud.accounts.models import Account, Membership, Project, User
 from cloud.accounts.roles import PLATFORM_ADMIN, ROLES
 from cloud.accounts.services import ranks
 from cloud.common.actor import Actor
+from cloud.common.acts import acting
 from cloud.common.constraints import told
 from cloud.common.errors import Conflict, Invalid, Problem
 from cloud.events.services import audit
@@ -19,6 +21,30 @@ from cloud.events.services import audit
 def _taken() -> dict[str, Problem]:
     message = _("Another user has this name.")
     return {"user_username_once": Conflict(message, code="name_taken", errors={"username": [message]})}
+
+
+def _locks_out(users: Sequence[User], actor: Actor) -> dict[Any, Problem]:
+    """Against taking access away from oneself, or from the last platform administrator."""
+    # All administrators are locked in one order, so that two of them cannot remove each other at once.
+    admins = Membership.objects.filter(role=PLATFORM_ADMIN, user__is_active=True).order_by("pk")
+    if len(users) == 1 and connection.in_atomic_block:
+        admins = admins.select_for_update()
+    last = {membership.user_id for membership in admins}
+    found: dict[Any, Problem] = {}
+    for user in users:
+        if user.pk == actor.user:
+            found[user.pk] = Conflict(
+                _("You cannot take your own access away."),
+                code="self_lock_out",
+                advice=_("Ask another administrator to do it."),
+            )
+        elif last == {user.pk}:
+            found[user.pk] = Conflict(
+                _("%(user)s is the last platform administrator.") % {"user": user.username},
+                code="last_administrator",
+                advice=_("Make another user platform administrator first."),
+            )
+    return found
 
 
 @transaction.atomic
@@ -50,11 +76,9 @@ def create(
     return user
 
 
-@transaction.atomic
+@acting("user.update", checks=[ranks.beyond_reach], is_of_project=False)
 def update(user: User, *, actor: Actor, **changes: Any) -> User:
     """Change name, email, password or activity. Nobody deactivates themselves or the last platform administrator."""
-    actor.require("user.update")
-    ranks.require_reach(actor, user)
     if changes.get("is_active") is False:
         _refuse_lock_out(user, actor)
     if "password" in changes:
@@ -67,31 +91,24 @@ def update(user: User, *, actor: Actor, **changes: Any) -> User:
     return user
 
 
-@transaction.atomic
+@acting("user.delete", checks=[ranks.beyond_reach, _locks_out], is_of_project=False)
 def delete(user: User, *, actor: Actor) -> None:
     """Delete a user with tokens and roles. Nobody deletes themselves or the last platform administrator."""
-    actor.require("user.delete")
-    ranks.require_reach(actor, user)
-    _refuse_lock_out(user, actor)
     audit.record("user.delete", actor=actor, resource=user)
     user.delete()
 
 
-@transaction.atomic
+@acting("user.update", checks=[ranks.beyond_reach], is_of_project=False)
 def grant(user: User, *, actor: Actor, project: Project, role: str) -> Membership:
     """Give the user a role in a project, instead of the one held there. Raises NotPermitted, Conflict (lock-out)."""
-    actor.require("user.update")
-    ranks.require_reach(actor, user)
     membership = _grant(user, project, role, actor)
     audit.record("user.update", actor=actor, resource=user, detail={"project": str(project.pk), "role": role})
     return membership
 
 
-@transaction.atomic
+@acting("user.update", checks=[ranks.beyond_reach], is_of_project=False)
 def revoke(user: User, *, actor: Actor, project: Project) -> None:
     """Take the user's role in a project away; absent is fine."""
-    actor.require("user.update")
-    ranks.require_reach(actor, user)
     for membership in user.memberships.filter(project=project):
         if membership.role == PLATFORM_ADMIN:
             _refuse_lock_out(user, actor)
@@ -131,17 +148,5 @@ def _set_password(user: User, password: str) -> None:
 
 def _refuse_lock_out(user: User, actor: Actor) -> None:
     """Raise Conflict when the act would lock the actor out, or leave the platform without an administrator."""
-    if user.pk == actor.user:
-        raise Conflict(
-            _("You cannot take your own access away."),
-            code="self_lock_out",
-            advice=_("Ask another administrator to do it."),
-        )
-    # All administrators are locked in one order, so that two of them cannot remove each other at once.
-    admins = Membership.objects.select_for_update().filter(role=PLATFORM_ADMIN, user__is_active=True).order_by("pk")
-    if {membership.user_id for membership in admins} == {user.pk}:
-        raise Conflict(
-            _("%(user)s is the last platform administrator.") % {"user": user.username},
-            code="last_administrator",
-            advice=_("Make another user platform administrator first."),
-        )
+    for problem in _locks_out([user], actor).values():
+        raise problem

@@ -14,6 +14,7 @@ from rest_framework.filters import BaseFilterBackend
 
 from cloud.common.api.paging import PARAMETERS
 from cloud.common.errors import Invalid
+from cloud.common.search import has_search_text
 
 _LONGEST = 255
 
@@ -43,6 +44,18 @@ class AddressFilter(django_filters.CharFilter):
     field_class = forms.GenericIPAddressField
 
 
+class WholeNumberFilter(django_filters.NumberFilter):
+    """Refuses fractions and what no column of whole numbers holds."""
+
+    field_class = forms.IntegerField
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"min_value": -(2**63), "max_value": 2**63 - 1, **options})
+
+    def get_max_validator(self) -> None:
+        return None
+
+
 class ResourceFilterSet(django_filters.FilterSet):
     """Base of filter sets. A reference is filtered by uuid alone, so it tells nothing of rows the caller cannot see."""
 
@@ -52,6 +65,8 @@ class ResourceFilterSet(django_filters.FilterSet):
             return django_filters.UUIDFilter, {}
         if isinstance(field, models.BooleanField) and lookup_type == "exact":
             return TrueOrFalseFilter, {}
+        if isinstance(field, models.IntegerField) and not field.choices and lookup_type == "exact":
+            return WholeNumberFilter, {}
         if isinstance(field, models.GenericIPAddressField) and lookup_type == "exact":
             return AddressFilter, {}
         return super().filter_for_lookup(field, lookup_type)
@@ -91,10 +106,7 @@ class TextSearch(BaseFilterBackend):
             )
         condition = Q()
         for word in text.split():
-            anywhere = Q()
-            for name in view.search_fields:
-                anywhere |= Q(**{f"{name}__icontains": word})
-            condition &= anywhere
+            condition &= _anywhere(word, queryset.model, view.search_fields)
         return queryset.filter(condition | _as_key(text)) if text.strip() else queryset
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
@@ -119,6 +131,15 @@ def refuse_unknown(request: Any, known: set[str]) -> None:
             advice=_("Known: %(names)s.") % {"names": ", ".join(sorted(known))},
             errors={name: [_("There is no such filter.")] for name in unknown},
         )
+
+
+def _anywhere(word: str, model: type[models.Model], columns: Any) -> Q:
+    if has_search_text(model):
+        return Q(search_text__holds=word)
+    found = Q()
+    for name in columns:
+        found |= Q(**{f"{name}__icontains": word})
+    return found
 
 
 def _as_key(text: str) -> Q:

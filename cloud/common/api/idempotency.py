@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a POST repeated with the same key is carried out once and answered the same.
+"""`Idempotency-Key`: a write repeated with the same key is carried out once and answered the same.
 
 The memory of answers is a table, so it lies in `cloud.events`, which fills the port here.
 """
@@ -51,7 +51,7 @@ def once(
             code="bad_idempotency_key",
             advice=_("Send 1 to 255 printable ASCII characters, a fresh UUID for example."),
         )
-    digest = hashlib.sha256(f"{method} {path}\n".encode() + body).hexdigest()
+    digest = hashlib.sha256(f"{method} {path} {actor.project}\n".encode() + body).hexdigest()
     for memory in _memories:
         return memory(owner=str(actor.user or actor.name)[:64], key=key, fingerprint=digest, act=act)
     return act(), False

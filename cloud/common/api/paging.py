@@ -1,20 +1,18 @@
 """Lists by key-set: a page costs the same however deep it lies."""
 
-import json
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db import connections
-from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from rest_framework.pagination import BasePagination
 from rest_framework.response import Response
 
-from cloud.common.api.cursor import Cursor, order
+from cloud.common.api import pages
+from cloud.common.api.cursor import Cursor
+from cloud.common.api.pages import count
 from cloud.common.errors import Invalid
 
 DEFAULT_LIMIT, LARGEST_LIMIT = 50, 500
-EXACT_UP_TO = 50_000
 PARAMETERS = ("limit", "cursor", "ordering")
 
 
@@ -31,8 +29,8 @@ class KeySetPaging(BasePagination):
         mark = request.query_params.get("cursor")
         cursor = Cursor.decode(mark, ordering) if mark is not None else None
         self.count, self.count_is_estimate = count(queryset)
-        rows = order(queryset, ordering)
-        page = list((cursor.after(rows) if cursor else rows)[: limit + 1])
+        is_search = bool(request.query_params.get("q"))
+        page = pages.page(queryset, ordering, cursor, limit + 1, self.count, is_search=is_search)
         self.next = Cursor.of(page[limit - 1], ordering).encode() if len(page) > limit else None
         return page[:limit]
 
@@ -92,23 +90,6 @@ class KeySetPaging(BasePagination):
         ]
 
 
-def count(queryset: QuerySet[Any]) -> tuple[int, bool]:
-    """How many rows match, and whether that is an estimate. One query, or two where it is."""
-    plain = queryset.order_by()
-    exact = plain.values("pk")[: EXACT_UP_TO + 1].count()
-    if exact <= EXACT_UP_TO:
-        return exact, False
-    return max(_estimate(plain), EXACT_UP_TO + 1), True
-
-
-def _estimate(queryset: QuerySet[Any]) -> int:
-    sql, parameters = queryset.values("pk").query.sql_with_params()
-    with connections[queryset.db].cursor() as cursor:
-        cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}", parameters)
-        plan = cursor.fetchone()[0]
-    return int((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]["Plan Rows"])
-
-
 def _limit(text: str | None) -> int:
     if text is None:
         return DEFAULT_LIMIT
@@ -119,9 +100,10 @@ def _limit(text: str | None) -> int:
 
 
 def _ordering(text: str | None, view: Any) -> str:
-    if text is None:
-        return str(view.default_ordering)
-    if text.removeprefix("-") in view.ordering_fields:
-        return text
+    """The column to order by, with its direction; the API's name of it may be another."""
+    asked = str(view.default_ordering) if text is None else text
+    column = view.ordering_fields.get(asked.removeprefix("-"))
+    if column is not None:
+        return ("-" if asked.startswith("-") else "") + str(column)
     reason = _("Give one of: %(names)s; with a minus sign for descending.") % {"names": ", ".join(view.ordering_fields)}
     raise Invalid(_("The list cannot be ordered this way."), code="bad_ordering", errors={"ordering": [reason]})

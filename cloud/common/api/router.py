@@ -5,7 +5,7 @@ from typing import Any
 from django.urls import URLPattern, URLResolver, path, re_path
 from rest_framework.routers import SimpleRouter
 
-from cloud.common.api import links
+from cloud.common.api import batch, links
 from cloud.common.api.views import NoSuchRoute
 
 _router = SimpleRouter()
@@ -14,6 +14,9 @@ _router = SimpleRouter()
 def register(prefix: str, viewset: Any) -> None:
     """Serve a view set at `/api/v1/<prefix>/`; its URL names are `api-<prefix>-list` and `api-<prefix>-detail`."""
     _router.register(prefix, viewset, basename=f"api-{prefix}")
+    viewset.prefix = prefix
+    if hasattr(viewset, "verbs"):
+        batch.serve(prefix, viewset)
     model = getattr(getattr(viewset, "queryset", None), "model", None)
     if model is not None:
         links.remember(model, prefix)

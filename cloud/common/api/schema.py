@@ -8,7 +8,7 @@ from drf_spectacular.utils import OpenApiParameter
 
 from cloud.common.api import problems
 from cloud.common.api.idempotency import HEADER
-from cloud.common.api.serializers import ProblemSerializer, RefusesUnknown
+from cloud.common.api.serializers import ActAnswerSerializer, ProblemSerializer, RefusesUnknown
 from cloud.common.api.views import ApiMixin
 
 _ALWAYS = {"400": "Not valid.", "401": "Not signed in.", "403": "Not permitted."}
@@ -19,12 +19,18 @@ _ON_A_WRITE = {
     "415": "Not JSON.",
 }
 _ON_A_KEY = {"422": "The Idempotency-Key was used for another request."}
+_ON_A_DELETION = {"428": "The token of its preview is needed (`?dry_run=1`)."}
 _OTHERWISE = {"default": "Any other problem."}
 _IDEMPOTENCY_KEY = OpenApiParameter(
     HEADER,
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     OpenApiParameter.HEADER,
     description="A fresh uuid: the same request sent again with the same key within 24 hours is carried out once.",
+)
+_FIELDS = OpenApiParameter(
+    "fields",
+    {"type": "string", "enum": ["acts"]},
+    description="Further fields of the rows: what can be done with them.",
 )
 
 
@@ -33,7 +39,11 @@ class Schema(AutoSchema):
 
     def get_override_parameters(self) -> list[Any]:
         parameters = super().get_override_parameters()
-        return [*parameters, _IDEMPOTENCY_KEY] if self._is_ours() and self.method == "POST" else parameters
+        if self._is_ours() and self.method != "GET":
+            parameters = [*parameters, _IDEMPOTENCY_KEY]
+        if getattr(self.view, "action", "") == "list" and getattr(self.view, "acts", None):
+            parameters = [*parameters, _FIELDS]
+        return parameters
 
     def get_operation_id(self) -> str:
         """`instances_list`, `instances_start`: the path's words and the action."""
@@ -80,9 +90,27 @@ class Schema(AutoSchema):
         schema = super()._map_serializer(serializer, direction, bypass_extensions)  # type: ignore[no-untyped-call]
         if isinstance(schema, dict) and "description" in schema and not _own_doc(serializer):
             schema = {name: value for name, value in schema.items() if name != "description"}
+        if direction == "response" and self._shows_acts(serializer):
+            schema = {**schema, "properties": {**schema["properties"], "acts": self._acts()}}
         if isinstance(schema, dict) and isinstance(serializer, RefusesUnknown) and direction == "request":
             schema = {**schema, "additionalProperties": False}
         return schema
+
+    def _shows_acts(self, serializer: Any) -> bool:
+        view = self.view
+        shown = (getattr(view, "serializer_class", None), getattr(view, "list_serializer_class", None))
+        return bool(getattr(view, "acts", None)) and type(serializer) in shown
+
+    def _acts(self) -> dict[str, Any]:
+        """What `acts` holds: an answer for each act of the list's rows."""
+        acts: dict[str, Any] = getattr(self.view, "acts", {})
+        one = self.resolve_serializer(ActAnswerSerializer, "response").ref
+        return {
+            "type": "object",
+            "readOnly": True,
+            "description": "What can be done with it now, and why not; in lists with `?fields=acts`.",
+            "properties": dict.fromkeys(acts, one),
+        }
 
     def _problems(self) -> dict[str, str]:
         found = dict(_ALWAYS)
@@ -90,8 +118,10 @@ class Schema(AutoSchema):
             found |= _ON_A_ROW
         if self.method != "GET":
             found = _ON_A_WRITE | found
-        if self.method == "POST":
+        if self.method != "GET":
             found |= _ON_A_KEY
+        if self.method == "DELETE":
+            found |= _ON_A_DELETION
         return dict(sorted(found.items())) | _OTHERWISE
 
     def _is_ours(self) -> bool:

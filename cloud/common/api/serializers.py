@@ -4,9 +4,10 @@ from typing import Any, ClassVar
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
+from cloud.common import batches
 from cloud.common.api.links import url_of
 
 
@@ -143,6 +144,94 @@ class SummarySerializer(serializers.Serializer[Any]):
     uuid = serializers.UUIDField(read_only=True)
     name = serializers.CharField(read_only=True)
     url = UrlField()
+
+
+class ActAnswerSerializer(serializers.Serializer[Any]):
+    """Whether an act is possible now; where not, why, and what to do about it."""
+
+    allowed = serializers.BooleanField(read_only=True)
+    code = serializers.CharField(read_only=True, help_text="What the act would be refused with; empty when allowed.")
+    reason = serializers.CharField(read_only=True)
+    advice = serializers.CharField(read_only=True)
+    job = serializers.CharField(read_only=True, allow_null=True, help_text="The job in the way, where one is.")
+
+
+class EffectSerializer(serializers.Serializer[Any]):
+    """What a deletion does to the resources of one kind."""
+
+    kind = serializers.CharField(read_only=True)
+    effect = serializers.ChoiceField(
+        ["blocks", "lost", "recycled", "detaches", "stays", "released", "unknown"], read_only=True
+    )
+    count = serializers.IntegerField(read_only=True)
+    text = serializers.CharField(read_only=True)
+    sample = SummarySerializer(many=True, read_only=True, help_text="A few of them that the caller may see.")
+
+
+class PreviewedSerializer(ActAnswerSerializer):
+    uuid = serializers.UUIDField(read_only=True)
+    name = serializers.CharField(read_only=True)
+    url = serializers.CharField(read_only=True)
+
+
+class PreviewSerializer(serializers.Serializer[Any]):
+    """What a deletion would do. `token` goes into `X-Preview-Token` of the deed."""
+
+    effects = EffectSerializer(many=True, read_only=True)
+    results = PreviewedSerializer(many=True, read_only=True, help_text="Whether each can be deleted now.")
+    is_possible = serializers.BooleanField(read_only=True, help_text="Nothing stands against it now.")
+    token = serializers.CharField(read_only=True)
+    token_ttl_s = serializers.IntegerField(read_only=True)
+
+
+class BatchInputSerializer(InputSerializer):
+    """One verb for many resources of the list; `params` are what the verb takes."""
+
+    uuids = serializers.ListField(child=serializers.UUIDField(), min_length=1, max_length=batches.MOST)
+    params = serializers.DictField(required=False)
+
+
+ERROR = {
+    "type": ["object", "null"],
+    "description": "Why it failed: code, title, detail, advice.",
+    "properties": {name: {"type": "string"} for name in ("code", "title", "detail", "advice")},
+    "additionalProperties": True,
+}
+
+
+@extend_schema_field(ERROR)
+class ErrorField(serializers.JSONField):
+    """Why something failed, as it was kept."""
+
+
+class ItemSerializer(serializers.Serializer[Any]):
+    """What became of one resource of many. `job` is what goes on with it: null when it was done or refused at once."""
+
+    uuid = serializers.UUIDField(read_only=True, allow_null=True, help_text="Null for what was never made.")
+    name = serializers.CharField(read_only=True)
+    url = serializers.CharField(read_only=True)
+    state = serializers.CharField(
+        read_only=True, help_text="`waiting` until begun, `refused` when it was not, else as a job's."
+    )
+    error = ErrorField(read_only=True)
+    job = serializers.CharField(read_only=True, allow_null=True)
+
+
+@extend_schema_serializer(many=False)
+class ItemListSerializer(serializers.Serializer[Any]):
+    """A page of what became of each."""
+
+    results = ItemSerializer(many=True, read_only=True)
+    next = serializers.CharField(read_only=True, allow_null=True)
+    count = serializers.IntegerField(read_only=True)
+    count_is_estimate = serializers.BooleanField(read_only=True)
+
+
+class BatchAcceptedSerializer(serializers.Serializer[Any]):
+    """The parent job of many, and what became of each so far."""
+
+    job = serializers.CharField(read_only=True)
+    results = ItemSerializer(many=True, read_only=True)
 
 
 class AcceptedSerializer(serializers.Serializer[Any]):

@@ -1,4 +1,4 @@
-"""Bases of API views: JSON in and out, problems, actors, idempotent POSTs."""
+"""Bases of API views: JSON in and out, problems, actors, writes that are carried out once."""
 
 import json
 from functools import partial
@@ -15,6 +15,8 @@ from cloud.common.api import idempotency, problems
 from cloud.common.api.parsing import JsonOnly, JsonParser
 from cloud.common.api.permissions import SignedIn
 from cloud.common.errors import Missing
+
+_WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
 class ApiMixin:
@@ -39,16 +41,17 @@ class ApiMixin:
         return problems.handle
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
-        if request.method == "POST":
+        if request.method in _WRITES:
             request._request.body  # noqa: B018 - read whole, so that it can be both parsed and fingerprinted
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
         key = request.headers.get(idempotency.HEADER)
-        handler = getattr(self, "post", None)
-        if request.method == "POST" and key is not None and handler is not None:
+        method = request.method.lower()
+        handler = getattr(self, method, None)
+        if request.method in _WRITES and key is not None and handler is not None:
             # The framework looks the handler up after this: it finds the one that answers a key once.
-            self.post = partial(self._post_once, handler, key)
+            setattr(self, method, partial(self._once, handler, key))
 
-    def _post_once(self, handler: Any, key: str, request: Any, *args: Any, **kwargs: Any) -> Response:
+    def _once(self, handler: Any, key: str, request: Any, *args: Any, **kwargs: Any) -> Response:
         def act() -> idempotency.Answer:
             response = handler(request, *args, **kwargs)
             body = json.loads(JSONRenderer().render(response.data) or b"null")

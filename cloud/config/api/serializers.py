@@ -44,6 +44,9 @@ class SettingSerializer(serializers.Serializer[Any]):
     choices = serializers.ListField(child=serializers.CharField(), read_only=True)
     scopes = serializers.ListField(child=serializers.CharField(), read_only=True)
     overrides = OverrideSerializer(many=True, read_only=True)
+    notes = serializers.ListField(
+        child=serializers.CharField(), read_only=True, help_text="What follows from the change just made, if anything."
+    )
 
 
 @extend_schema_serializer(many=False)

@@ -1,5 +1,6 @@
 """Settings: those declared in code, with their values."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -50,8 +51,8 @@ class SettingViewSet(ApiMixin, ViewSet):
     )
     def partial_update(self, request: Any, name: str) -> Response:
         self._admit_change(name)
-        services.change(name, actor=self.actor, **_validated(serializers.SettingChange, request))
-        return self._shown(name)
+        row = services.change(name, actor=self.actor, **_validated(serializers.SettingChange, request))
+        return self._shown(name, row.notes)
 
     @extend_schema(summary="Go back to the default", parameters=[_NAME], responses={204: None})
     def destroy(self, request: Any, name: str) -> Response:
@@ -67,8 +68,8 @@ class SettingViewSet(ApiMixin, ViewSet):
     @action(detail=True, methods=["post"])
     def override(self, request: Any, name: str) -> Response:
         self._admit_change(name)
-        services.change(name, actor=self.actor, **_validated(serializers.OverrideChange, request))
-        return self._shown(name)
+        row = services.change(name, actor=self.actor, **_validated(serializers.OverrideChange, request))
+        return self._shown(name, row.notes)
 
     @extend_schema(
         summary="Take the value for one resource back",
@@ -79,16 +80,16 @@ class SettingViewSet(ApiMixin, ViewSet):
     @action(detail=True, methods=["post"], url_path="reset-override")
     def reset_override(self, request: Any, name: str) -> Response:
         self._admit_change(name)
-        services.reset(name, actor=self.actor, **_validated(serializers.OverrideReset, request))
-        return self._shown(name)
+        notes = services.reset(name, actor=self.actor, **_validated(serializers.OverrideReset, request))
+        return self._shown(name, notes)
 
     def _admit_change(self, name: str) -> None:
         """Who may, and what there is, come before the input is looked at."""
         self.actor.require("setting.change")
         registry.find(name)
 
-    def _shown(self, name: str) -> Response:
-        document = _documents(registry.find(name).name)[0]
+    def _shown(self, name: str, notes: Sequence[Any] = ()) -> Response:
+        document = _documents(registry.find(name).name)[0] | {"notes": [str(note) for note in notes]}
         return Response(serializers.SettingSerializer(document).data)
 
 
@@ -117,6 +118,7 @@ def _documents(name: str = "") -> list[dict[str, Any]]:
             "choices": setting.choices,
             "scopes": setting.scopes,
             "overrides": scoped.get(setting.name, []),
+            "notes": [],
         }
         for setting, value, source in services.effective()
         if not name or setting.name == name

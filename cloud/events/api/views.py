@@ -20,7 +20,7 @@ class AuditRecordFilterSet(ResourceFilterSet):
 
     class Meta:
         model = AuditRecord
-        fields = ("action", "result", "actor_name", "resource_type", "address", "request_id")
+        fields = ("action", "result", "actor_name", "via", "resource_type", "resource_name", "address", "request_id")
 
 
 class AuditRecordViewSet(ResourceViewSet):
@@ -28,6 +28,5 @@ class AuditRecordViewSet(ResourceViewSet):
     serializer_class = AuditRecordSerializer
     filterset_class = AuditRecordFilterSet
     search_fields = ("action", "actor_name", "resource_name")
-    ordering_fields = ("created_at",)
     default_ordering = "-created_at"
     view_permission = "audit_record.view"

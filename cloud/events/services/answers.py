@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -25,13 +26,20 @@ class KeyReused(Problem):
     status, code = 422, "idempotency_key_reused"
 
 
-@transaction.atomic
 def once(*, owner: str, key: str, fingerprint: str, act: Callable[[], Answer]) -> tuple[Answer, bool]:
     """Do `act` and remember its answer, or give the remembered answer (second value true).
 
     A second caller with the same key waits at the unique index until the first is through. When `act` raises, nothing
     is remembered: nothing happened, and the same key may be tried again. Raises KeyReused (422).
     """
+    while True:
+        # The record that stood in the way may expire and go before it is read: then the key is fresh.
+        with suppress(IdempotencyRecord.DoesNotExist):
+            return _once(owner=owner, key=key, fingerprint=fingerprint, act=act)
+
+
+@transaction.atomic
+def _once(*, owner: str, key: str, fingerprint: str, act: Callable[[], Answer]) -> tuple[Answer, bool]:
     key_hash = hashlib.sha256(key.encode()).hexdigest()
     IdempotencyRecord.objects.filter(owner=owner, key_hash=key_hash, created_at__lt=timezone.now() - KEPT_FOR).delete()
     made = IdempotencyRecord(owner=owner, key_hash=key_hash, fingerprint=fingerprint)

@@ -1,5 +1,6 @@
 """The audit trail: every act leaves a record, in the transaction of the act itself."""
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -23,8 +24,27 @@ def record(
     `result` an act with a job counts as accepted until `settle`, any other as succeeded. `detail` is plain JSON and
     must hold no secret.
     """
+    row = _row(action, actor=actor, resource=resource, job=job, detail=detail, result=result)
+    row.save(force_insert=True)
+    return row
+
+
+def record_all(action: str, acted: Iterable[tuple[Any, Any]], *, actor: Actor) -> None:
+    """Write down one act on several resources, each with the job that carries it out: (resource, job)."""
+    AuditRecord.objects.bulk_create([_row(action, actor=actor, resource=resource, job=job) for resource, job in acted])
+
+
+def _row(
+    action: str,
+    *,
+    actor: Actor,
+    resource: Any = None,
+    job: Any = None,
+    detail: dict[str, Any] | None = None,
+    result: str = "",
+) -> AuditRecord:
     project_uuid, project_name = _project(resource, actor)
-    return AuditRecord.objects.create(
+    return AuditRecord(
         action=action,
         actor_uuid=actor.user,
         actor_name=actor.name[:255],

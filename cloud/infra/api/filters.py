@@ -9,4 +9,7 @@ class HostFilterSet(ResourceFilterSet):
 
     class Meta:
         model = Host
-        fields = ["cluster", "availability", "connection", "state", "address"]
+        fields = [
+            *("name", "project", "cluster", "availability", "connection", "state", "activity", "address", "hostname"),
+            *("os_name", "kernel", "hypervisor_version", "cpu_model", "cpu_threads", "memory_bytes", "is_kvm_usable"),
+        ]

@@ -4,8 +4,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from cloud.common.api.serializers import InputSerializer, Reference, ResourceSerializer, SummarySerializer
+from cloud.infra.api.agent_state import AgentStateSerializer
 from cloud.infra.models import Agent, Cluster, Host, Hypervisor, Zone
-from cloud.infra.services import capacity
 from cloud.infra.services.connection import REASONS
 
 FACTS = {
@@ -61,7 +61,7 @@ class CapacitySerializer(serializers.Serializer[Any]):
     memory_used_bytes = serializers.IntegerField(read_only=True)
 
 
-class HostSerializer(ConnectionReason, ResourceSerializer):
+class HostSerializer(ConnectionReason, AgentStateSerializer, ResourceSerializer):
     cluster = SummarySerializer(read_only=True)
     zone = SummarySerializer(read_only=True, source="cluster.zone")
     capacity = serializers.SerializerMethodField(help_text="Null until the agent has reported its machine.")
@@ -88,6 +88,7 @@ class HostSerializer(ConnectionReason, ResourceSerializer):
             "memory_bytes",
             "is_kvm_usable",
             "capacity",
+            *AgentStateSerializer.AGENT_STATE,
         ]
 
     @extend_schema_field(CapacitySerializer(allow_null=True))
@@ -95,13 +96,12 @@ class HostSerializer(ConnectionReason, ResourceSerializer):
         held = getattr(host, "capacity", None)
         if held is None:
             return None
-        limits = capacity.limits(host, held)
         return {
             "cpu_total": held.cpu_total,
-            "cpu_limit": limits.cpu,
+            "cpu_limit": held.cpu_limit,
             "cpu_used": held.cpu_used,
             "memory_total_bytes": held.memory_total_bytes,
-            "memory_limit_bytes": limits.memory_bytes,
+            "memory_limit_bytes": held.memory_limit_bytes,
             "memory_used_bytes": held.memory_used_bytes,
         }
 
@@ -139,7 +139,9 @@ class HostInput(CredentialsInput):
     address = serializers.CharField(max_length=253, help_text="IP address or DNS name in the management network.")
 
 
-class AgentSerializer(ConnectionReason, ResourceSerializer):
+class AgentSerializer(ConnectionReason, AgentStateSerializer, ResourceSerializer):
+    agent_version = None  # type: ignore[assignment]  # it is its own `version` here
+
     class Meta(ResourceSerializer.Meta):
         model = Agent
         fields = [
@@ -150,9 +152,15 @@ class AgentSerializer(ConnectionReason, ResourceSerializer):
             "connection_reason",
             "connection_changed_at",
             "version",
+            "protocol",
+            "is_outdated",
+            "clock_skew_s",
+            "circuit",
+            "warnings",
             "host_key_type",
             "host_key_fingerprint",
             "certificate_serial",
+            "certificate_expires_at",
             "enrolled_at",
             "hello_at",
         ]

@@ -1,3 +1,4 @@
+from cloud.infra.api.doctor import DoctorViewSet
 from cloud.infra.api.views import AgentViewSet, ClusterViewSet, HostViewSet, ZoneViewSet
 
 routes = [
@@ -5,4 +6,5 @@ routes = [
     ("clusters", ClusterViewSet),
     ("hosts", HostViewSet),
     ("agents", AgentViewSet),
+    ("doctor", DoctorViewSet),
 ]

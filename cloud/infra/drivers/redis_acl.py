@@ -5,63 +5,9 @@ from typing import Any
 
 import redis
 
-# What Celery's transport and the agent's own link use; everything else, FLUSHALL and CONFIG included, stays forbidden.
-COMMANDS = [
-    "hello",
-    "auth",
-    "ping",
-    "time",
-    "client|setname",
-    "client|id",
-    "select",
-    "multi",
-    "exec",
-    "discard",
-    "watch",
-    "unwatch",
-    "get",
-    "set",
-    "setnx",
-    "setex",
-    "del",
-    "exists",
-    "expire",
-    "pexpire",
-    "ttl",
-    "pttl",
-    "type",
-    "brpop",
-    "rpop",
-    "lpop",
-    "llen",
-    "lrem",
-    "lpush",
-    "rpush",
-    "lindex",
-    "sadd",
-    "srem",
-    "smembers",
-    "scard",
-    "sismember",
-    "hset",
-    "hget",
-    "hdel",
-    "hexists",
-    "hlen",
-    "hmget",
-    "hgetall",
-    "zadd",
-    "zrem",
-    "zcard",
-    "zscore",
-    "zrange",
-    "zrevrangebyscore",
-    "zrangebyscore",
-    "eval",
-    "evalsha",
-    "script|load",
-    "info",
-]
+# What needs no key. (AUTH, HELLO and QUIT are always allowed.) Each key has its own few commands, as ACL selectors:
+# FLUSHALL, CONFIG, scripts, SCAN, PUBLISH and everything else stay forbidden.
+COMMANDS = ["ping", "time", "client|setname", "multi", "exec", "discard", "unwatch"]
 
 
 def user_name(uuid: str) -> str:
@@ -75,17 +21,22 @@ def rules(uuid: str) -> list[str]:
         *(f"+{command}" for command in COMMANDS),
         "resetkeys",
         "resetchannels",
-        f"~agent.{uuid}*",
-        f"~_kombu.binding.agent.{uuid}*",
-        f"~_kombu.binding_permanent.agent.{uuid}*",
-        "%RW~_kombu.binding_permanent.control.answers",
-        f"~mica:agent:{uuid}:*",
-        "%RW~_kombu.binding.control.answers",
-        "%W~control.answers",
-        "%W~mica:progress:*",
-        "%W~mica:answer:*",
-        "%R~mica:abort:*",
+        "clearselectors",
+        # Its own two queues: control fills them, the agent empties them.
+        f"(+brpop ~agent.{uuid} ~agent.{uuid}.bulk)",
+        f"(+set +del %W~mica:agent:{uuid}:alive %W~mica:agent:{uuid}:sample)",
+        f"(+hset +hdel +expire %W~mica:progress:{uuid})",
+        f"(+rpush +expire %W~mica:answer:{uuid}:*)",
+        f"(+exists %R~mica:abort:{uuid}:*)",
+        # The list of all agents: nothing there can be read, taken back or trimmed, and each message is signed.
+        "(+lpush %W~control.answers)",
     ]
+
+
+def own_keys(uuid: str) -> list[str]:
+    """The keys that an agent may fill, but for the answers to queries."""
+    queues = [f"agent.{uuid}", f"agent.{uuid}.bulk"]
+    return [*queues, f"mica:agent:{uuid}:alive", f"mica:agent:{uuid}:sample", f"mica:progress:{uuid}"]
 
 
 def fingerprint() -> str:
@@ -104,7 +55,7 @@ def revoke(client: Any, uuid: str) -> None:
     """Delete the agent's user, which also cuts its connections, and what it left behind; absent is fine."""
     client.execute_command("ACL", "DELUSER", user_name(uuid))
     _save(client)
-    left = [f"agent.{uuid}", f"agent.{uuid}.bulk", f"mica:agent:{uuid}:alive", f"mica:agent:{uuid}:sample"]
+    left = [*own_keys(uuid), f"mica:circuit:{uuid}", f"mica:circuit:{uuid}:probe"]
     client.delete(*left, *client.scan_iter(match=f"_kombu.binding.agent.{uuid}*", count=1000))
 
 

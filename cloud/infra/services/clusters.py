@@ -6,10 +6,11 @@ from django.db import transaction
 
 from cloud.accounts.services import bootstrap
 from cloud.common.actor import Actor
+from cloud.common.acts import acting
 from cloud.common.deletion import delete as delete_row
 from cloud.common.models import Availability
+from cloud.common.relations import nothing_blocks
 from cloud.events.services import audit
-from cloud.infra import usage
 from cloud.infra.models import Cluster, Hypervisor, Zone
 from cloud.infra.services import changes
 
@@ -25,28 +26,26 @@ def create(*, actor: Actor, name: str, zone: Zone, hypervisor: str = Hypervisor.
     return cluster
 
 
-@transaction.atomic
+@acting("cluster.update")
 def update(cluster: Cluster, *, actor: Actor, **changed: Any) -> Cluster:
     """Change name or description."""
     return changes.update(cluster, "cluster.update", actor=actor, changed=changed)
 
 
-@transaction.atomic
+@acting("cluster.enable")
 def enable(cluster: Cluster, *, actor: Actor) -> None:
     """Let new work land in the cluster again."""
     changes.set_availability(cluster, Availability.ENABLED, "cluster.enable", actor=actor)
 
 
-@transaction.atomic
+@acting("cluster.disable")
 def disable(cluster: Cluster, *, actor: Actor) -> None:
     """Let no new work land in the cluster; what runs goes on."""
     changes.set_availability(cluster, Availability.DISABLED, "cluster.disable", actor=actor)
 
 
-@transaction.atomic
+@acting("cluster.delete", checks=[nothing_blocks])
 def delete(cluster: Cluster, *, actor: Actor) -> None:
     """Delete a cluster without hosts and attachments. Raises Conflict `in_use`, with what uses it."""
-    actor.require("cluster.delete", cluster)
-    usage.expect_none(cluster)
     audit.record("cluster.delete", actor=actor, resource=cluster)
     delete_row(cluster)

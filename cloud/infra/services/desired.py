@@ -6,15 +6,13 @@ Changes within 200 ms go out together. What is lost on the way is sent again by 
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from functools import reduce
-from operator import or_
 from typing import TypeVar
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import F, Q
+from django.db import connection, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from cloud.celery import app
@@ -63,26 +61,41 @@ def touch_all(machines: Iterable[Agent], *sections: str) -> list[Wanted]:
 def touch_each(changed: Iterable[tuple[Agent, str]]) -> list[Wanted]:
     """As `touch`, for different sections of several machines.
 
-    The rows are taken in the order of uuid and section, so that two callers never wait for each other: whoever touches
-    twice in one transaction gives that away.
+    The rows are taken in the order of uuid and section, those that are there before those that are made here, so that
+    two callers never wait for each other in a ring: whoever touches twice in one transaction gives that away.
     """
     keys = sorted({(machine.pk, section) for machine, section in changed})
     if not keys:
         return []
-    wanted = defaultdict(set)
-    for agent, section in keys:
-        wanted[section].add(agent)
-    rows = DesiredSection.objects.filter(
-        reduce(or_, (Q(section=section, agent__in=machines) for section, machines in wanted.items()))
-    )
-    DesiredSection.objects.bulk_create(
-        [DesiredSection(agent_id=agent, section=section) for agent, section in keys], ignore_conflicts=True
-    )
-    held = list(rows.select_for_update().order_by("agent_id", "section"))
-    DesiredSection.objects.filter(pk__in=[row.pk for row in held]).update(wanted=F("wanted") + 1)
-    for row in held:
-        _send_on_commit(row.agent_id, row.section)
-    return [(str(row.agent_id), row.section, row.wanted + 1) for row in held]
+    touched = _count_up(keys)
+    if new := sorted(set(keys) - {(agent, section) for agent, section, _wanted in touched}):
+        DesiredSection.objects.bulk_create(
+            [DesiredSection(agent_id=agent, section=section) for agent, section in new], ignore_conflicts=True
+        )
+        touched += _count_up(new)
+    for agent, section, _wanted in touched:
+        _send_on_commit(agent, section)
+    return [(str(agent), section, wanted) for agent, section, wanted in sorted(touched)]
+
+
+_COUNT_UP = """
+WITH held AS MATERIALIZED (
+    SELECT row.id FROM infra_desiredsection row
+    JOIN unnest(%(agents)s::uuid[], %(sections)s::text[]) AS key(agent_id, section) USING (agent_id, section)
+    ORDER BY row.agent_id, row.section FOR NO KEY UPDATE OF row
+)
+UPDATE infra_desiredsection row SET wanted = wanted + 1,
+    behind_since = CASE WHEN row.held < row.wanted THEN row.behind_since ELSE now() END
+FROM held WHERE row.id = held.id
+RETURNING row.agent_id, row.section, row.wanted
+"""
+
+
+def _count_up(keys: Sequence[tuple[UUID, str]]) -> list[tuple[UUID, str, int]]:
+    with connection.cursor() as cursor:
+        arguments = {"agents": [str(agent) for agent, _section in keys], "sections": [section for _a, section in keys]}
+        cursor.execute(_COUNT_UP, arguments)
+        return list(cursor.fetchall())
 
 
 def is_held(agent: UUID | str, section: str, number: int) -> bool:
@@ -98,6 +111,14 @@ def is_held(agent: UUID | str, section: str, number: int) -> bool:
     if failure.get("number", 0) >= number and failure.get("nature") != "transient":
         raise Problem(failure["detail"], code=failure["code"], nature=failure["nature"], section=section)
     return False
+
+
+def is_converged(agent: UUID | str, section: str, number: int) -> bool:
+    """Whether the machine has done with this number, well or not: it holds it, or said why it cannot."""
+    try:
+        return is_held(agent, section, number)
+    except Problem:
+        return True
 
 
 def failing(machines: Iterable[UUID] | None, *sections: str) -> dict[UUID, dict[str, Document]]:
@@ -166,9 +187,10 @@ def settle(
         parts = (failures or {}).get(row.section, row.failures if said == row.held else {})
         if said > row.wanted:
             row.wanted, row.held = said + 1, 0
-            DesiredSection.objects.filter(pk=row.pk).update(wanted=said + 1, held=0, failures={})
+            DesiredSection.objects.filter(pk=row.pk).update(wanted=said + 1, held=0, failures={}, behind_since=Now())
         elif is_hello or said > row.held or (said == row.held and parts != row.failures):
-            DesiredSection.objects.filter(pk=row.pk).update(held=said, failure=None, failures=parts)
+            since = {"behind_since": Now()} if said < row.held else {}
+            DesiredSection.objects.filter(pk=row.pk).update(held=said, failure=None, failures=parts, **since)
             row.held = said
             _wake_on_commit(agent.pk, row.section)
         if is_hello and row.held < row.wanted:

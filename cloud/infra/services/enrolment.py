@@ -83,8 +83,10 @@ def again(
     `host_key_fingerprint` confirms a changed host key. A failed job puts the agent's row back to what it was.
     """
     secret = _clean_secret(ssh_user or agent.ssh_user, ssh_password, ssh_private_key)
-    kept = ("ssh_port", "ssh_user", "host_key_type", "host_key_fingerprint", "certificate_serial")
-    before = {name: getattr(agent, name) for name in kept}
+    kept = ("ssh_port", "ssh_user", "host_key_type", "host_key_fingerprint")
+    before = {name: getattr(agent, name) for name in (*kept, "certificate", "certificate_serial", "public_key")}
+    expires_at = agent.certificate_expires_at
+    before["certificate_expires_at"] = expires_at.isoformat() if expires_at else None
     agent.ssh_port, agent.ssh_user = ssh_port or agent.ssh_port, ssh_user or agent.ssh_user
     if host_key_fingerprint:
         agent.host_key_type, agent.host_key_fingerprint = "", _clean_fingerprint(host_key_fingerprint)

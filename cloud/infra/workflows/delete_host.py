@@ -5,22 +5,26 @@ from uuid import UUID
 
 from django.utils.translation import gettext_lazy as _
 
+from cloud.agent.version import understands
 from cloud.common.models import Connection
 from cloud.common.wire import Message
 from cloud.infra import enrolment
 from cloud.infra.messages import Retire
 from cloud.infra.models import Agent, Host, HostCapacity
-from cloud.jobs.workflow import AgentStep, Context, Step, Workflow, seconds
+from cloud.jobs import cleaning
+from cloud.jobs.workflow import AgentStep, Context, Step, Workflow, minutes
 
 
 class RetireAgent(AgentStep):
-    """The agent stops itself and forgets its access. A machine that is away is only shut out."""
+    """The agent stops itself and forgets its access. A machine that is away or too old is only shut out."""
 
     label = _("Stopping the agent")
-    deadline = seconds(30)
+    deadline = minutes(2)
+    ends_its_agent = True
 
     def applies(self, ctx: Context) -> bool:
-        return Agent.objects.filter(pk=ctx["agent"], connection=Connection.CONNECTED).exists()
+        agent = Agent.objects.filter(pk=ctx["agent"], connection=Connection.CONNECTED).first()
+        return agent is not None and understands(agent.protocol)
 
     def agent(self, ctx: Context) -> UUID | str | None:
         agent: str = ctx["agent"]
@@ -40,11 +44,21 @@ class RevokeAccess(Step):
             enrolment.revoke(agent)
 
 
+class ForgetCleanUps(Step):
+    """The machine cannot come back: what it owed to ended jobs counts as done, and what they reserved is given back."""
+
+    label = _("Giving back what the machine still held")
+    is_cancellable = False
+
+    def run(self, ctx: Context) -> None:
+        cleaning.drop(ctx["agent"])
+
+
 class DeleteHost(Workflow):
     name = "host.delete"
     verb = _("Delete host")
     activity = "deleting"
-    steps: ClassVar[list[type[Step]]] = [RetireAgent, RevokeAccess]
+    steps: ClassVar[list[type[Step]]] = [RetireAgent, RevokeAccess, ForgetCleanUps]
 
     def succeeded(self, ctx: Context) -> None:
         Host.objects.filter(pk=ctx["host"]).delete()

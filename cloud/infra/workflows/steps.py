@@ -165,8 +165,7 @@ class SignCertificate(EnrolStep):
     label = _("Signing the machine's certificate")
 
     def on_machine(self, remote: Remote, ctx: Context) -> None:
-        serial = enrolment.sign(remote, machine(ctx))
-        Agent.objects.filter(pk=ctx["agent"]).update(certificate_serial=serial)
+        enrolment.sign(remote, machine(ctx))
 
     def undo_on_machine(self, remote: Remote, ctx: Context) -> None:
         if is_new(ctx):

@@ -149,9 +149,22 @@ def _disk(volume: DomainVolume, index: int, disk: DiskPlace) -> ET.Element:
         element("serial", text=serial[:SERIAL_LIMIT]),
         element("shareable") if volume.is_shareable else None,
         element("readonly") if volume.is_read_only else None,
+        _iotune(volume),
         type_=disk.kind,
         device="disk",
     )
+
+
+def _iotune(volume: DomainVolume) -> ET.Element | None:
+    """What the disk may do a second (https://libvirt.org/formatdomain.html#block-i-o-tuning); none without limits."""
+    limits = {
+        "read_bytes_sec": volume.read_bytes_per_s,
+        "write_bytes_sec": volume.write_bytes_per_s,
+        "read_iops_sec": volume.read_iops,
+        "write_iops_sec": volume.write_iops,
+    }
+    children = [element(name, text=limit) for name, limit in limits.items() if limit]
+    return element("iotune", *children) if children else None
 
 
 def _seed(seed: Path, machine: str) -> list[ET.Element]:

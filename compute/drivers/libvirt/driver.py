@@ -32,8 +32,9 @@ from compute.drivers.libvirt.errors import translate, translated
 from compute.drivers.libvirt.host import HostFiles, canonical, emulator, qemu_user
 from compute.drivers.libvirt.kvm import Finding, KvmProbe, version
 from compute.drivers.libvirt.marks import Marks
+from compute.drivers.libvirt.quarantine import DomainQuarantine
 from compute.drivers.patience import Pulse
-from compute.messages import DomainEvent, DomainSpec, DomainSummary, GuestInfo, PowerState
+from compute.messages import AsideDomain, DomainEvent, DomainSpec, DomainSummary, GuestInfo, PowerState
 
 SYSTEM_URI = "qemu:///system"
 _STATS = (
@@ -64,6 +65,7 @@ class LibvirtHypervisor(Hypervisor):
         if self._is_mock:
             self.capabilities = Capabilities()
         self._files = HostFiles(state_dir, run_dir)
+        self._quarantine = DomainQuarantine(state_dir, self._files)
         self._cache = state_dir / "kvm.json"
         self._probe: KvmProbe | None = None
         self._emulator = ""
@@ -131,6 +133,37 @@ class LibvirtHypervisor(Hypervisor):
                 self._undefine(domain)
             self._files.remove(uuid)
             self._restarts.pop(uuid, None)
+
+    def set_aside(self, id: str, uuid: str) -> None:
+        uuid = canonical(uuid)
+        with self._calls() as connection:
+            domain = domains.find_ours(connection, uuid, self._marks)
+            if domain is None and self._quarantine.has(id):
+                return
+            if domain is None:
+                raise domain_not_found(uuid)
+            if not self._quarantine.has(id):
+                mark = self._marks.of(domain)
+                name = mark.name if mark else domain.name()
+                flags = libvirt.VIR_DOMAIN_XML_INACTIVE | (0 if self._is_mock else libvirt.VIR_DOMAIN_XML_SECURE)
+                self._quarantine.keep(id, uuid, name, domain.XMLDesc(flags))
+        self.remove(uuid)
+
+    def put_back(self, id: str) -> None:
+        with self._calls() as connection:
+            xml = self._quarantine.xml(id)
+            uuid = self._quarantine.uuid(id)
+            if domains.find(connection, uuid) is not None:
+                raise Rejected("domain_exists", f"There is a domain {uuid} on this host.")
+            self._quarantine.give_seed_back(id)
+            self._marks.refresh(connection.defineXML(xml))
+        self._quarantine.forget(id)
+
+    def purge(self, id: str) -> None:
+        self._quarantine.forget(id)
+
+    def aside(self) -> tuple[AsideDomain, ...]:
+        return self._quarantine.domains()
 
     def state(self, uuid: str) -> PowerState:
         with self._calls() as connection:

@@ -45,6 +45,11 @@ class DhcpServer:
             return None
         return pid if is_running(pid, str(self._conf)) else None
 
+    def entries(self) -> list[tuple[str, str]]:
+        """The (MAC, IP) pairs it knows, by its files."""
+        lines = [entry.read_text().split(",") for entry in self._hosts.iterdir()] if self._hosts.is_dir() else []
+        return sorted((words[0], words[1]) for words in lines if len(words) >= 2)
+
     def converge(self, network: DhcpNetwork) -> list[str]:
         """Write what is wanted and see that the process serves it. Returns the changes in words."""
         conf, hosts = configuration(network, self.folder), {host.mac: host_line(host) for host in network.hosts}

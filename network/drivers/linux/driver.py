@@ -6,10 +6,11 @@ from pathlib import Path
 
 from cloud.common.driver import NotFound, Transient
 from network.drivers.base import Failures, NetworkDriver
-from network.drivers.linux import bridges, namespaces, probe
+from network.drivers.linux import bridges, leftovers, namespaces, probe
 from network.drivers.linux.dhcp import DhcpServers
+from network.drivers.linux.errors import told
 from network.drivers.linux.links import Links
-from network.messages import DhcpDesired, NetworksDesired, namespace_name
+from network.messages import DhcpDesired, NetworksDesired, SeenNetworks, namespace_name
 
 
 class LinuxNetwork(NetworkDriver):
@@ -18,7 +19,8 @@ class LinuxNetwork(NetworkDriver):
     def __init__(self, state_dir: Path) -> None:
         # One pass at a time, of either section: both touch the bridges.
         self._lock = threading.RLock()
-        self._servers = DhcpServers(state_dir / "dhcp", self._lock)
+        self._folder = state_dir / "dhcp"
+        self._servers = DhcpServers(self._folder, self._lock)
         self._dhcp: DhcpDesired | None = None
         self._is_replugging = False
 
@@ -58,3 +60,11 @@ class LinuxNetwork(NetworkDriver):
             return namespaces.inside(name, socket.create_connection, (ip, port), timeout_s)
         except OSError as error:
             raise Transient("connect_failed", f"{ip} port {port} does not answer: {error}") from error
+
+    def seen(self) -> SeenNetworks:
+        with self._lock, Links([]) as links, told("look at the networks"):
+            return leftovers.seen(links, self._folder)
+
+    def remove(self, name: str) -> None:
+        with self._lock, Links([]) as links:
+            leftovers.remove(links, name)

@@ -14,7 +14,11 @@ import redis
 from celery import Celery
 
 from cloud.agent.link import client
+from cloud.common import signing
 from cloud.common.wire import Desired, Query
+from cloud.infra import tasks as _said_by_agents  # noqa: F401 - a guarded broker lets through what is registered
+from cloud.jobs import tasks as _answers  # noqa: F401
+from tests.cloud.agent.conftest import PASSWORD
 from tests.cloud.agent.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -48,6 +52,8 @@ class Control:
                     return self.heard
                 document = message.payload[1]["document"]
                 if document["agent"] == self.agent:
+                    name, signature = message.headers["task"], message.payload[1]["signature"]
+                    assert signing.is_genuine([signing.password_hash(PASSWORD)], name, document, signature)
                     self.heard.append((message.headers["task"], document))
                 message.ack()
 
@@ -65,7 +71,7 @@ class Control:
         return json.loads(text) if text else None
 
     def ask(self, task, body, timeout=5):
-        query = Query(str(uuid.uuid4()), task, body, time.time() + timeout)
+        query = Query(f"{self.agent}:{uuid.uuid4()}", task, body, time.time() + timeout)
         self.send("query", query)
         answer = self.redis.blpop([f"mica:answer:{query.id}"], timeout=timeout)
         assert answer is not None, "nobody answered"
@@ -153,17 +159,33 @@ def test_quick_command_passes_bulk_ones(process, control, make_command):
     assert control.wait_for("jobs.answer", 3, key=quick.key)["failure"] is None
 
 
+def test_one_resource_is_worked_on_in_order_across_both_queues(process, control, make_command):
+    """A quick command behind a bulk one of its own resource waits for it, and holds up nobody else's."""
+    long = make_command("test.long", job="1", sequence=1, resource="r", body={"name": "long", "seconds": 3})
+    quick = make_command("test.mark", job="2", sequence=2, resource="r", body={"name": "quick"})
+    other = make_command("test.mark", job="3", sequence=3, resource="other", body={"name": "other"})
+    control.send("command", long, is_bulk=True)
+    wait_until(lambda: marks(process, "long") == ["began"], 10)
+    control.send("command", quick)
+    control.send("command", other)
+    assert control.wait_for("jobs.answer", key=other.key)["failure"] is None
+    assert (marks(process, "long"), marks(process, "quick")) == (["began"], [])
+    assert control.wait_for("jobs.answer", key=quick.key)["failure"] is None
+    answered = [document["key"] for task, document in control.heard if task == "jobs.answer"]
+    assert answered == [other.key, long.key, quick.key]
+
+
 def test_heartbeat_lists_work_and_progress_is_shown_and_abort_is_heard(process, control, make_command):
     command = make_command("test.long", body={"name": "a", "seconds": 30})
     control.send("command", command, is_bulk=True)
     wait_until(lambda: command.key in (control.alive() or {}).get("in_work", []), 10)
     assert abs(control.alive()["at"] - time.time()) < 5
-    progress = json.loads(wait_until(lambda: control.redis.get(f"mica:progress:{command.key}")))
+    progress = json.loads(wait_until(lambda: control.redis.hget(f"mica:progress:{control.agent}", command.key)))
     assert progress["text"] == "marking"
     assert progress["bytes_total"] == 30
-    control.redis.set(f"mica:abort:{command.key}", 1, ex=60)
+    control.redis.set(f"mica:abort:{control.agent}:{command.key}", 1, ex=60)
     assert control.wait_for("jobs.answer", key=command.key)["failure"]["nature"] == "aborted"
-    wait_until(lambda: not control.redis.exists(f"mica:progress:{command.key}"))
+    wait_until(lambda: not control.redis.hexists(f"mica:progress:{control.agent}", command.key))
 
 
 def test_query_is_answered(process, control, make_command):

@@ -59,6 +59,15 @@ def test_finished_key_survives_the_agent(path, make_command):
     assert Journal(path, "agent").accept(command)[0] is Verdict.ANSWER
 
 
+def test_what_was_done_in_an_earlier_boot_is_done_again(path, make_command):
+    command = make_command()
+    for boot, expected in (("one", Verdict.WORK), ("one", Verdict.ANSWER), ("two", Verdict.WORK)):
+        journal = Journal(path, "agent", boot)
+        assert journal.accept(command)[0] is expected
+        journal.finish(Answer(command.key, "agent", {}, None))
+        journal.close()
+
+
 def test_older_job_is_refused_for_good(path, make_command):
     first = Journal(path, "agent")
     first.accept(make_command(sequence=7))

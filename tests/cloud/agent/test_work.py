@@ -303,3 +303,24 @@ def test_stopping_lets_quick_work_end(world, make_command):
     world.gates["short"].set()
     stopping.join()
     assert world.answer(command.key).failure is None
+
+
+def test_what_waits_for_a_thread_and_is_cancelled_is_answered_at_once(world, make_command, machine, monkeypatch):
+    """Long work may wait for hours behind other long work; who cancels it does not."""
+    names = [f"long-{number}" for number in range(work.BULK_THREADS)]
+    for name in names:
+        world.gates[name] = threading.Event()
+        world.workshop.take(make_command("test.bulk", job=name, resource=name, body={"name": name}))
+    wait_until(lambda: sorted(world.began) == names)
+    waiting = make_command("test.bulk", job="later", resource="later", body={"name": "later"})
+    world.workshop.take(waiting)
+    world.workshop.drop_aborted()
+    assert waiting.key in world.workshop.in_work()
+    machine.link.aborted.add(waiting.key)
+    world.workshop.drop_aborted()
+    assert world.answer(waiting.key).failure.nature == "aborted"
+    assert waiting.key not in world.workshop.in_work()
+    for name in names:
+        world.gates[name].set()
+    wait_until(lambda: sorted(world.ended) == names)
+    assert "later" not in world.began

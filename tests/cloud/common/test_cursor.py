@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
 from cloud.accounts.models import Account
-from cloud.common.api import paging
+from cloud.common.api import pages
 from cloud.common.api.cursor import Cursor, order
 from cloud.common.errors import Invalid
 
@@ -73,10 +73,10 @@ def test_a_cursor_of_another_ordering_is_refused() -> None:
 def test_count_is_exact_until_it_is_an_estimate(monkeypatch: pytest.MonkeyPatch, django_assert_num_queries) -> None:
     Account.objects.bulk_create(Account(name=f"account-{n}") for n in range(20))
     with django_assert_num_queries(1):
-        assert paging.count(Account.objects.filter(name__startswith="account-")) == (20, False)
-    monkeypatch.setattr(paging, "EXACT_UP_TO", 5)
+        assert pages.count(Account.objects.filter(name__startswith="account-")) == (20, False)
+    monkeypatch.setattr(pages, "EXACT_UP_TO", 5)
     with django_assert_num_queries(2):
-        estimate, is_estimate = paging.count(Account.objects.filter(name__startswith="account-"))
+        estimate, is_estimate = pages.count(Account.objects.filter(name__startswith="account-"))
     assert is_estimate
     assert estimate > 5
 

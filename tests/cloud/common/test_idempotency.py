@@ -9,10 +9,12 @@ from django.utils import timezone
 
 from cloud.accounts.models import Account, ApiToken
 from cloud.common.api.idempotency import Answer
-from cloud.events.models import IdempotencyRecord
+from cloud.events.models import AuditRecord, IdempotencyRecord
 from cloud.events.services import answers, retention
 from tests.base.api import Problems
 from tests.base.clients import Client
+from tests.factories.accounts import ProjectFactory
+from tests.factories.infra import ZoneFactory
 
 KEY = {"headers": {"Idempotency-Key": "k1"}}
 
@@ -45,6 +47,24 @@ class TestDoor(Problems):
         for key in ("", "x" * 256, "a\tb"):
             response = admin.post(self.path, {"name": "one"}, headers={"Idempotency-Key": key})
             self.assert_problem(response, 400, "bad_idempotency_key")
+
+    def test_changes_and_deletions_too(self, admin: Client) -> None:
+        zone = ZoneFactory()
+        path = f"/api/v1/zones/{zone.pk}/"
+        first, again = (admin.patch(path, {"name": "new"}, **KEY) for _ in range(2))
+        assert again.json() == first.json()
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert AuditRecord.objects.filter(action="zone.update").count() == 1
+        token = admin.delete(f"{path}?dry_run=1").json()["token"]
+        key = {"headers": {"Idempotency-Key": "k2", "X-Preview-Token": token}}
+        assert [admin.delete(path, **key).status_code for _ in range(3)] == [204, 204, 204]
+        assert AuditRecord.objects.filter(action="zone.delete").count() == 1
+
+    def test_a_key_is_of_the_project_it_was_sent_in(self, admin: Client) -> None:
+        project = ProjectFactory(account=admin.user.account)
+        other = Client(admin.user, project=project)
+        assert admin.post(self.path, {"name": "one"}, **KEY).status_code == 201
+        self.assert_problem(other.post(self.path, {"name": "one"}, **KEY), 422, "idempotency_key_reused")
 
     def test_where_nothing_is_made(self, admin: Client) -> None:
         self.assert_problem(admin.post("/api/v1/audit-records/", {}, **KEY), 405, "method_not_allowed")

@@ -130,5 +130,5 @@ class TestDoors(Problems):
 
         made = accounts.create(actor=admin.actor, name="held")
         monkeypatch.setattr(type(made), "delete", refuse)
-        problem = self.assert_problem(admin.delete(f"/api/v1/accounts/{made.pk}/"), 409, "in_use")
+        problem = self.assert_problem(admin.remove(f"/api/v1/accounts/{made.pk}/"), 409, "in_use")
         assert problem["uses"] == {"account": 1, "user": 1}

@@ -15,7 +15,7 @@ from cloud.common.wire import Desired
 from cloud.infra import enrolment, secrets
 from cloud.infra.drivers import redis_acl
 from cloud.infra.models import Cluster, Hypervisor
-from cloud.jobs import agents, engine, services, sweep
+from cloud.jobs import agents, engine, leases, services, sweep
 from tests.cloud.agent.waiting import free_port, wait_until
 from tests.cloud.infra.enrolling import BUNDLE, Line
 from tests.cloud.infra.machine import Machine
@@ -132,6 +132,7 @@ def line(store: Any, monkeypatch: pytest.MonkeyPatch) -> Line:
     monkeypatch.setattr(
         agents, "send_command", lambda agent, command, is_bulk: wires.commands.append((str(agent), command))
     )
+    monkeypatch.setattr(leases, "LOOK_AFTER_S", 0.0)
     return wires
 
 

@@ -33,7 +33,7 @@ class TestZones(ResourceApiTests):
 
     def test_not_while_something_is_in_it(self, admin: Client) -> None:
         cluster = ClusterFactory(name="a cluster")
-        problem = self.assert_problem(admin.delete(self.detail(cluster.zone)), 409, "in_use")
+        problem = self.assert_problem(admin.remove(self.detail(cluster.zone)), 409, "in_use")
         assert problem["used_by"][0] == {"kind": "cluster", "count": 1, "names": ["a cluster"]}
         assert problem["advice"]
 
@@ -46,7 +46,7 @@ class TestClusters(ResourceApiTests):
 
     def test_not_while_hosts_are_in_it(self, admin: Client) -> None:
         host = HostFactory()
-        self.assert_problem(admin.delete(self.detail(host.cluster)), 409, "in_use")
+        self.assert_problem(admin.remove(self.detail(host.cluster)), 409, "in_use")
         assert Cluster.objects.filter(pk=host.cluster_id).exists()
 
     def test_a_zone_that_is_not_there(self, admin: Client) -> None:
@@ -143,7 +143,7 @@ class TestHosts(ResourceApiTests):
     def test_busy_while_it_is_added(self, admin: Client) -> None:
         self.create(admin)
         host = Host.objects.get()
-        problem = self.assert_problem(admin.delete(self.detail(host)), 409, "busy")
+        problem = self.assert_problem(admin.remove(self.detail(host)), 409, "busy")
         assert problem["advice"]
 
     def test_detail(self, admin: Client) -> None:

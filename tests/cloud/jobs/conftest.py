@@ -10,14 +10,19 @@ from cloud.accounts.services import bootstrap
 from cloud.common.actor import Actor, platform
 from cloud.common.wire import Answer, Command, Document, Failure
 from cloud.infra.models import Zone
-from cloud.jobs import agents, engine, services, sweep
+from cloud.infra.services import connection
+from cloud.jobs import agents, engine, leases, machines, services, sweep
+from cloud.jobs.machines import Machine
 from cloud.jobs.models import Job
+from tests.cloud.jobs import flows
 
 
 class Line:
     """The wires between control and its agents. `reply` answers a command with a body, a Failure, or None (silence).
 
-    `others` are further messages on their way, as what delivers them.
+    `others` are further messages on their way, as what delivers them. `lost` are machines that have been away for long
+    (so is one whose heartbeat somebody else simulates, and which has none), `gone` those that were taken out of the
+    cloud. Each step is a turn of its own, and the sweep looks at all jobs.
     """
 
     def __init__(self) -> None:
@@ -25,6 +30,8 @@ class Line:
         self.commands: list[tuple[str, Command]] = []
         self.aborted: list[str] = []
         self.alive: dict[str, Document] = {}
+        self.lost: set[str] = set()
+        self.gone: set[str] = set()
         self.others: list[Callable[[], None]] = []
         self.reply: Callable[[Command], Document | Failure | None] = lambda command: {}
         self.seen: list[Command] = []
@@ -49,6 +56,17 @@ class Line:
         )
         engine.answer(answer.to_document())
 
+    def machine(self, agent: str) -> Machine | None:
+        known = connection.machine(agent) or (Machine("the machine") if agent == flows.AGENT else None)
+        if known is None or agent in self.gone:
+            return None
+        is_simulated = agents.heartbeat != self.heartbeat
+        is_lost = agent in self.lost or (is_simulated and agents.heartbeat(agent) is None)
+        return Machine(known.name, float("inf") if is_lost else 0.0)
+
+    def heartbeat(self, agent: Any) -> Document | None:
+        return self.alive.get(str(agent))
+
     def names(self) -> list[str]:
         return [f"{command.task} {command.direction}" for command in self.seen]
 
@@ -62,8 +80,11 @@ def line(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Line:
     monkeypatch.setattr(
         agents, "send_command", lambda agent, command, is_bulk: wires.commands.append((str(agent), command))
     )
-    monkeypatch.setattr(agents, "heartbeat", lambda agent: wires.alive.get(str(agent)))
+    monkeypatch.setattr(agents, "heartbeat", wires.heartbeat)
     monkeypatch.setattr(agents, "abort", wires.aborted.extend)
+    monkeypatch.setattr(machines, "find", lambda agent: wires.machine(str(agent)))
+    monkeypatch.setattr(engine, "STEPS_A_TURN", 1)
+    monkeypatch.setattr(leases, "LOOK_AFTER_S", 0.0)
     return wires
 
 

@@ -119,7 +119,7 @@ class TestDetail(Problems):
     def test_few_queries(self, admin: Client, django_assert_max_num_queries: Any) -> None:
         job = open_job()
         admin.get(f"{PATH}{job.pk}/")
-        with django_assert_max_num_queries(6):
+        with django_assert_max_num_queries(7):
             admin.get(f"{PATH}{job.pk}/")
 
     def test_tenants_see_their_projects_jobs(self, tenant: Client, other_tenant: Client) -> None:

@@ -22,22 +22,24 @@ def asked_long_ago(job: Job) -> None:
     Job.objects.filter(pk=job.pk).update(waiting={key: {**held, "sent_at": long_ago} for key, held in waiting.items()})
 
 
-def test_a_silent_machine_turns_its_job_round_which_waits_for_it_to_be_undone(line, zone, actor, fresh):
+def test_a_machine_that_is_lost_turns_its_job_round(line, zone, actor, fresh):
     line.reply = lambda command: None
     job = open_job(zone, actor)
     line.run()
-    sweep.run()
-    line.run()
-    assert fresh(job).state == JobState.RUNNING
     asked_long_ago(job)
     sweep.run()
     line.run()
+    assert fresh(job).state == JobState.RUNNING  # asked long ago, and nobody says that the machine is away
+    line.lost.add(AGENT)
+    sweep.run()
+    line.run()
     turned = fresh(job)
-    assert (turned.state, turned.error["code"]) == (JobState.UNDOING, "agent_lost")
+    assert (turned.state, turned.error["code"]) == (JobState.FAILED, "agent_lost")
     assert line.aborted == [line.seen[0].key]
     assert "kept" in flows.world
     line.reply = lambda command: {}
     line.alive[AGENT] = {"in_work": []}
+    line.lost.clear()
     sweep.run()
     line.run()
     assert (fresh(job).state, flows.world) == (JobState.FAILED, set())

@@ -81,7 +81,7 @@ class TestSweep:
         open_job(zone, actor)
         sweep.forget_old()
         assert Job.objects.count() == 1
-        old = timezone.now() - timedelta(days=sweep.KEEP_DAYS + 1)
+        old = timezone.now() - timedelta(days=91)
         Job.objects.update(finished_at=old)
         sweep.forget_old()
         assert not Job.objects.exists()

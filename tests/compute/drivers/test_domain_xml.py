@@ -84,6 +84,15 @@ def test_printable_is_one_line_that_xml_holds(text: str) -> None:
     assert ET.fromstring(document(element("a", text=shown))).text == (shown or None)
 
 
+def test_limits_of_a_disk() -> None:
+    limited = DomainVolume(UUID, "/a", read_iops=500, write_iops=100, read_bytes_per_s=1 << 20)
+    domain = parsed(dataclasses.replace(SPEC, volumes=(limited, *SPEC.volumes)))
+    disks = domain.findall("devices/disk[@device='disk']")
+    said = {each.tag: each.text for each in disks[0].iter() if each.tag.endswith("_sec")}
+    assert said == {"read_iops_sec": "500", "write_iops_sec": "100", "read_bytes_sec": "1048576"}
+    assert all(disk.find("iotune") is None for disk in disks[1:])
+
+
 def test_the_first_volume_is_the_boot_disk() -> None:
     disks = parsed().findall("devices/disk[@device='disk']")
     assert [disk.find("target").get("dev") for disk in disks] == ["vda", "vdb"]  # type: ignore[union-attr]

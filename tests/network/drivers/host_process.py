@@ -35,6 +35,10 @@ def act(driver: LinuxNetwork, name: str, **given: Any) -> Any:
         return driver.converge_dhcp(DhcpDesired.from_document(given["document"]))
     if name == "probe":
         return driver.probe(given["l2"], given["ip"], given["timeout_s"])
+    if name == "seen":
+        return driver.seen().to_document()
+    if name == "remove":
+        return driver.remove(given["device"])
     if name == "connect":
         with driver.connect(given["l3"], given["ip"], given["port"], 5.0) as stream:
             return stream.makefile("rb").read().decode()

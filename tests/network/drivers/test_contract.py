@@ -6,7 +6,16 @@ from dataclasses import replace
 import pytest
 
 from cloud.common.driver import DriverError, NotFound
-from network.messages import BridgeSpec, DhcpDesired, DhcpHost, DhcpNetwork, NetworksDesired
+from network.messages import (
+    BridgeSpec,
+    DhcpDesired,
+    DhcpHost,
+    DhcpNetwork,
+    NetworksDesired,
+    bridge_name,
+    dhcp_port_name,
+    namespace_name,
+)
 from tests.network.drivers.world import Driven, FakeHost
 
 L2, OTHER_L2, L3 = (str(uuid.UUID(int=number << 100)) for number in (1, 2, 3))
@@ -79,3 +88,56 @@ def test_probe_of_an_absent_network(host: Driven) -> None:
     with pytest.raises(NotFound) as caught:
         host.probe(L2, "192.168.50.7")
     assert caught.value.code == "network_not_here"
+
+
+STRAYS = {
+    "tun": "mt-0123456789a",
+    "bridge": "mb-0123456789a",
+    "vxlan": "vx-4711",
+    "veth": "dh-0123456789ab",
+    "namespace": "l3-0123456789ab",
+}
+
+
+def test_what_there_is_is_seen(host: Driven) -> None:
+    host.networks(NetworksDesired([VXLAN, PROVIDER]))
+    host.dhcp(DhcpDesired([SERVER]))
+    seen = host.seen()
+    assert {(each.name, each.type, each.is_used) for each in seen.devices} == {
+        (bridge_name(L2), "bridge", False),
+        (bridge_name(OTHER_L2), "bridge", False),
+        ("vx-100", "vxlan", False),
+        (dhcp_port_name(L3), "veth", False),
+        (namespace_name(L3), "namespace", False),
+    }
+    (server,) = seen.servers
+    assert (server.l3, server.is_running) == (L3, True)
+    assert [(each.mac, each.ip) for each in server.hosts] == [(HOST.mac, HOST.ip)]
+
+
+@pytest.mark.parametrize("sort", STRAYS)
+def test_a_stray_is_seen_and_removed(host: Driven, sort: str) -> None:
+    host.networks(NetworksDesired([VXLAN]))
+    whole = host.seen()
+    name = STRAYS[sort]
+    host.add_stray(name, sort)
+    assert [(each.name, each.type) for each in host.seen().devices if each not in whole.devices] == [(name, sort)]
+    for _time in range(2):
+        host.remove(name)
+    assert host.seen() == whole
+
+
+def test_a_bridge_that_is_removed_by_mistake_is_made_again(host: Driven) -> None:
+    host.networks(NetworksDesired([VXLAN]))
+    whole = host.seen()
+    host.remove(bridge_name(L2))
+    assert host.seen() != whole
+    host.networks(NetworksDesired([VXLAN]))
+    assert sorted(each.name for each in host.seen().devices) == sorted(each.name for each in whole.devices)
+
+
+@pytest.mark.parametrize("name", ["eth1", "lo", "br0", "../etc"])
+def test_what_is_not_ours_is_never_removed(host: Driven, name: str) -> None:
+    with pytest.raises(DriverError) as caught:
+        host.remove(name)
+    assert caught.value.code == "not_ours"

@@ -12,7 +12,15 @@ from typing import Any
 
 from cloud.common import driver as errors
 from network.drivers.fake import FakeNetwork
-from network.messages import DhcpDesired, NetworksDesired, bridge_name, namespace_name, tap_name
+from network.messages import (
+    DhcpDesired,
+    NetworksDesired,
+    SeenDevice,
+    SeenNetworks,
+    bridge_name,
+    namespace_name,
+    tap_name,
+)
 
 # A machine's own mounts, and its own process ids: when its first process ends, so do all others.
 OWN = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -49,6 +57,16 @@ class Driven:
     def lose_server(self, l3: str) -> None:
         raise NotImplementedError
 
+    def seen(self) -> SeenNetworks:
+        raise NotImplementedError
+
+    def remove(self, name: str) -> None:
+        raise NotImplementedError
+
+    def add_stray(self, name: str, sort: str) -> None:
+        """An interface that looks like ours and that nobody wants."""
+        raise NotImplementedError
+
     def owned(self) -> set[str]:
         """What the driver has made on the machine and not removed."""
         raise NotImplementedError
@@ -59,6 +77,8 @@ class FakeHost(Driven):
         self.driver = FakeNetwork()
         self.networks = self.driver.converge_networks  # type: ignore[method-assign]
         self.dhcp = self.driver.converge_dhcp  # type: ignore[method-assign]
+        self.seen = self.driver.seen  # type: ignore[method-assign]
+        self.remove = self.driver.remove  # type: ignore[method-assign]
 
     def probe(self, l2: str, address: str, timeout_s: float = 0.3) -> list[str]:
         return self.driver.probe(l2, address, timeout_s)
@@ -68,6 +88,9 @@ class FakeHost(Driven):
 
     def lose_server(self, l3: str) -> None:
         del self.driver.servers[l3]
+
+    def add_stray(self, name: str, sort: str) -> None:
+        self.driver.strays[name] = SeenDevice(name, sort)
 
     def owned(self) -> set[str]:
         return {*self.driver.bridges, *self.driver.servers}
@@ -123,6 +146,21 @@ class LinuxHost(Driven):
     def lose_server(self, l3: str) -> None:
         for pid in self.run("ip", "netns", "pids", namespace_name(l3)).split():
             self.run("kill", "-9", pid)
+
+    def seen(self) -> SeenNetworks:
+        return SeenNetworks.from_document(self.ask("seen"))
+
+    def remove(self, name: str) -> None:
+        self.ask("remove", device=name)
+
+    def add_stray(self, name: str, sort: str) -> None:
+        words = {
+            "tun": ["tuntap", "add", "dev", name, "mode", "tap"],
+            "namespace": ["netns", "add", name],
+            "vxlan": ["link", "add", name, "type", "vxlan", "id", "4711", "dstport", "4789"],
+            "veth": ["link", "add", name, "type", "veth", "peer", "name", "stray"],
+        }
+        self.run("ip", *words.get(sort, ["link", "add", name, "type", sort]))
 
     def links(self) -> dict[str, Any]:
         found = json.loads(self.run("ip", "-j", "-d", "link", "show"))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from cloud.agent import stream_client
 from cloud.agent.config import AgentConfig
 from cloud.agent.door import Door
-from cloud.agent.registry import Call, Machine
+from cloud.agent.registry import SECTIONS, Call, Machine, Unlinked
 from cloud.common import tickets
 from cloud.common.driver import Aborted, Rejected, Transient
 from cloud.common.wire import Message
@@ -185,7 +186,7 @@ def test_killed_in_the_middle_and_asked_again(
 import json, sys
 from pathlib import Path
 from cloud.agent.config import AgentConfig
-from cloud.agent.registry import Call, Machine
+from cloud.agent.registry import SECTIONS, Call, Machine, Unlinked
 from storage.agent import handlers
 from storage.messages import DownloadImage
 machine = Machine("a", "image_server", AgentConfig(uuid="a"), Path("/nonexistent"))
@@ -337,3 +338,44 @@ def test_one_storage_that_fails_does_not_stop_the_others(host: Machine, primary:
 def test_a_kind_that_this_agent_does_not_know(host: Machine) -> None:
     with pytest.raises(Exception, match="ceph"):
         handlers.converge({"storages": [{"uuid": "x", "kind": "ceph", "path": "/srv/x"}]}, host)
+
+
+def test_a_pull_from_a_server_that_fell_silent_is_aborted(
+    host: Machine, primary: StoragePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing comes any more, and nothing breaks off: the abort token is looked at all the same, and nothing stays."""
+    monkeypatch.setattr(pull, "LOOK_S", 0.01)
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b'{"size_bytes": 1000000}\n' + b"x" * 10)
+    monkeypatch.setattr(Machine, "open_stream", lambda self, address, port, ticket: ours)
+    image, work = str(uuid.uuid4()), call(host)
+    host.link.aborted.add(work.key)  # type: ignore[attr-defined]
+    origin = ImageOrigin(image, primary, 1000000, "0" * 64, "203.0.113.1", 7443, "ticket")
+    with pytest.raises(Aborted):
+        handlers.cache_images(CacheImages([origin]), work)
+    theirs.close()
+    assert not list(Path(primary.path, "cache").glob("*.qcow2*[!k]"))
+
+
+def test_a_server_that_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pull, "LOOK_S", 0.01)
+    monkeypatch.setattr(pull, "SILENCE_S", 0.05)
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b'{"size_bytes": 1000000}\n')
+    with ours, theirs, pytest.raises(Transient) as silent:
+        assert not any(pull.StreamBody(ours).chunks())
+    assert silent.value.code == "stream_silent"
+
+
+def test_what_has_not_changed_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    link = Unlinked()
+    machine = Machine("a", "host", AgentConfig("a", hypervisor="fake"), tmp_path, link, disk={})
+    body = {"storages": [{"uuid": str(uuid.uuid4()), "kind": "local", "path": "/srv/told"}]}
+    for _ in range(3):
+        SECTIONS["storages"](body, machine)
+    assert len(link.published) == 1
+    SECTIONS["storages"]({"storages": [{**body["storages"][0], "evict": []}]}, machine)
+    assert len(link.published) == 2
+    monkeypatch.setattr(handlers, "TELL_AGAIN_S", 0.0)
+    SECTIONS["storages"]({"storages": [{**body["storages"][0], "evict": []}]}, machine)
+    assert len(link.published) == 3

@@ -110,7 +110,7 @@ class TestBackupStorages(ResourceApiTests):
 
     def test_not_deleted_while_images_are_there(self, admin: Client) -> None:
         server = ImageFactory().backup_storage
-        problem = self.assert_problem(admin.delete(self.detail(server)), 409, "in_use")
+        problem = self.assert_problem(admin.remove(self.detail(server)), 409, "in_use")
         assert problem["used_by"][0]["kind"] == "image"
 
     def test_reconnect(self, admin: Client) -> None:
@@ -139,12 +139,12 @@ class TestImages(ResourceApiTests):
 
     def test_bin_recover_expunge(self, admin: Client) -> None:
         image = ImageFactory()
-        assert admin.delete(self.detail(image)).status_code == 204
+        assert admin.remove(self.detail(image)).status_code == 204
         assert admin.get(self.detail(image)).json()["state"] == "deleted"
-        self.assert_problem(admin.delete(self.detail(image)), 409, "wrong_state")
+        self.assert_problem(admin.remove(self.detail(image)), 409, "wrong_state")
         assert admin.post(self.detail(image, "recover")).json()["state"] == "ready"
         self.assert_problem(admin.post(self.detail(image, "expunge")), 409, "wrong_state")
-        admin.delete(self.detail(image))
+        admin.remove(self.detail(image))
         assert admin.post(self.detail(image, "expunge")).status_code == 202
         assert admin.get(self.detail(image)).json()["activity"] == "expunging"
         self.assert_problem(admin.post(self.detail(image, "recover")), 409, "busy")

@@ -231,3 +231,24 @@ class TestFiles:
             add(store, source(data))
         assert refused.value.code == code
         assert store.images() == []
+
+
+def test_an_image_set_aside_comes_back_as_it_was(store: ImageStore, image: bytes) -> None:
+    name, id = str(uuid.uuid4()), str(uuid.uuid4())
+    kept = add(store, source(image), name=name)
+    assert [(each.kind, each.name, each.size_bytes) for each in store.found()] == [("image", name, len(image))]
+    for _time in range(2):
+        store.set_aside(id, "image", name)
+    store.prepare()
+    assert store.images() == []
+    assert store.found() == []
+    assert [(each.id, each.kind, each.name) for each in store.aside()] == [(id, "image", name)]
+    store.put_back(id)
+    assert store.image(name) == kept
+    with store.open_image(name) as file:
+        assert file.read() == image
+    store.set_aside(id, "image", name)
+    store.purge(id)
+    assert store.aside() == store.images() == []
+    with pytest.raises(NotFound):
+        store.put_back(id)

@@ -1,6 +1,8 @@
 """What only files can show of local storage: locks, links, leftovers, the data in an overlay."""
 
+import fcntl
 import os
+import struct
 import threading
 import uuid
 from pathlib import Path
@@ -159,3 +161,48 @@ def test_the_overlay_reads_the_images_data(local: LocalStorage, path: Path, tmp_
     out = tmp_path / "out.raw"
     qemu_img("convert", "-f", "qcow2", "-O", "raw", found.path, out)
     assert out.read_bytes()[: len(raw.read_bytes())] == raw.read_bytes()
+
+
+def test_strangers_are_found_and_locks_are_not(local: LocalStorage, path: Path) -> None:
+    (path / "notes.txt").write_text("x")
+    (path / "volumes" / "disk.img").write_text("x")
+    (path / "volumes" / f"{(part := new())}.qcow2.part").write_text("x")
+    (path / "cache" / f"{new()}.qcow2.lock").write_text("")
+    (path / "lost+found").mkdir()
+    names = {thing.name for thing in local.found() if thing.kind == "stranger"}
+    assert names == {"notes.txt", "volumes/disk.img", f"volumes/{part}.qcow2.part"}
+    assert len(local.found()) == 3
+    id = new()
+    local.set_aside(id, "stranger", "volumes/disk.img")
+    assert not (path / "volumes" / "disk.img").exists()
+    local.put_back(id)
+    assert (path / "volumes" / "disk.img").read_text() == "x"
+
+
+def test_nothing_outside_of_the_storage_is_ever_set_aside(local: LocalStorage, tmp_path: Path) -> None:
+    outside = tmp_path / "precious"
+    outside.write_text("x")
+    for name in (str(outside), "../precious", "volumes/../../precious"):
+        with pytest.raises(Rejected):
+            local.set_aside(new(), "stranger", name)
+    assert outside.read_text() == "x"
+
+
+def test_a_volume_that_qemu_has_open_stays(local: LocalStorage, path: Path) -> None:
+    name = new()
+    local.create_volume(name, size_bytes=MIB, image=None)
+    with (path / "volumes" / f"{name}.qcow2").open("r+b") as held:
+        lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 100, 1, 0)
+        fcntl.fcntl(held, fcntl.F_OFD_SETLK, lock)
+        with pytest.raises(Rejected) as caught:
+            local.set_aside(new(), "volume", name)
+        assert caught.value.code == "in_use"
+    local.set_aside(new(), "volume", name)
+    assert local.volumes() == []
+
+
+def test_the_quarantine_is_not_counted_as_held(local: LocalStorage, image: bytes, path: Path) -> None:
+    (path / "volumes" / "big.img").write_bytes(b"x" * MIB)
+    before = local.capacity().held_bytes
+    local.set_aside(new(), "stranger", "volumes/big.img")
+    assert local.capacity().held_bytes <= before - MIB

@@ -209,3 +209,71 @@ def test_only_normal_absolute_paths_are_storages(path: str) -> None:
     for driver in (LocalStorage, FakeStorage):
         with pytest.raises(Rejected):
             driver(path)
+
+
+def test_what_lies_there_is_found(storage: PrimaryStorage, cache: Cache, image: bytes) -> None:
+    kept, root, data = cache(), new(), new()
+    storage.create_volume(root, size_bytes=5 * MIB, image=kept)
+    storage.create_volume(data, size_bytes=3 * MIB, image=None)
+    found = {(each.kind, each.name): each for each in storage.found()}
+    assert found.keys() == {("image", kept), ("volume", root), ("volume", data)}
+    assert (found["volume", root].size_bytes, found["volume", root].image) == (5 * MIB, kept)
+    assert (found["volume", data].size_bytes, found["volume", data].image) == (3 * MIB, None)
+    assert found["image", kept].size_bytes == len(image)
+    assert storage.aside() == []
+
+
+def test_a_volume_set_aside_comes_back_as_it_was(storage: PrimaryStorage, cache: Cache) -> None:
+    image, name, id = cache(), new(), new()
+    storage.create_volume(name, size_bytes=5 * MIB, image=image)
+    before = storage.volume(name)
+    for _time in range(2):
+        storage.set_aside(id, "volume", name)
+    assert storage.volumes() == []
+    assert [(each.id, each.kind, each.name) for each in storage.aside()] == [(id, "volume", name)]
+    storage.prepare()
+    assert not storage.evict_image(image), "the volume in quarantine stands on it"
+    storage.put_back(id)
+    assert storage.volume(name) == before
+    assert storage.aside() == []
+    with pytest.raises(NotFound):
+        storage.put_back(id)
+
+
+def test_the_quarantine_is_purged(storage: PrimaryStorage) -> None:
+    name, id = new(), new()
+    storage.create_volume(name, size_bytes=MIB, image=None)
+    storage.set_aside(id, "volume", name)
+    for _time in range(2):
+        storage.purge(id)
+    assert storage.aside() == storage.found() == []
+
+
+def test_an_image_is_set_aside_when_nothing_stands_on_it(storage: PrimaryStorage, cache: Cache) -> None:
+    image, name, id = cache(), new(), new()
+    storage.create_volume(name, size_bytes=5 * MIB, image=image)
+    with pytest.raises(Rejected) as caught:
+        storage.set_aside(id, "image", image)
+    assert caught.value.code == "in_use"
+    storage.delete_volume(name)
+    storage.set_aside(id, "image", image)
+    assert storage.images() == []
+    storage.put_back(id)
+    assert storage.images() == [image]
+
+
+def test_what_came_in_between_is_not_overwritten(storage: PrimaryStorage) -> None:
+    name, id = new(), new()
+    storage.create_volume(name, size_bytes=MIB, image=None)
+    storage.set_aside(id, "volume", name)
+    storage.create_volume(name, size_bytes=2 * MIB, image=None)
+    with pytest.raises(Rejected) as caught:
+        storage.put_back(id)
+    assert caught.value.code == "place_taken"
+    assert [each.id for each in storage.aside()] == [id]
+
+
+def test_what_is_not_there_cannot_be_set_aside(storage: PrimaryStorage) -> None:
+    with pytest.raises(NotFound):
+        storage.set_aside(new(), "volume", new())
+    assert storage.aside() == []

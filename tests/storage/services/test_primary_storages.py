@@ -1,13 +1,15 @@
 """Primary storages: what may be added where, how hosts make them usable, how they leave."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 
+from cloud.common import relations
 from cloud.common.actor import Actor
 from cloud.common.errors import Conflict, Invalid
 from cloud.common.models import Connection
-from cloud.infra import usage
 from cloud.infra.signals import agent_connected, agent_disconnected
 from cloud.jobs.models import Job, JobState
 from storage.messages import CapacityReport, StorageReport
@@ -66,6 +68,30 @@ def test_a_host_that_cannot_use_it_fails_the_job_and_nothing_stays(host: Any, li
     assert "read-only" in done.error["detail"]["en"]
     assert not PrimaryStorage.objects.exists()
     assert not StorageCapacity.objects.exists()
+
+
+def test_what_is_known_is_read_and_not_written(host: Any, django_assert_max_num_queries: Any) -> None:
+    storage = storage_on(host).primary_storage
+    report(host, storage, cached=[])
+    before = StorageCapacity.objects.get()
+    with django_assert_max_num_queries(2):
+        report(host, storage, cached=[])
+    assert StorageCapacity.objects.get().reported_at == before.reported_at
+    report(host, storage, available_bytes=8 * GIB)
+    assert StorageCapacity.objects.get().available_bytes == 8 * GIB
+    report(host, storage, failure="gone")
+    assert StorageCapacity.objects.get().failure == "gone"
+    report(host, storage, available_bytes=8 * GIB)
+    assert StorageCapacity.objects.get().failure == ""
+
+
+def test_what_is_known_is_written_again_after_a_while(host: Any) -> None:
+    storage = storage_on(host).primary_storage
+    report(host, storage)
+    StorageCapacity.objects.update(reported_at=Now() - timedelta(seconds=reports.KNOWN_FOR_S + 1))
+    before = StorageCapacity.objects.get().reported_at
+    report(host, storage)
+    assert StorageCapacity.objects.get().reported_at > before
 
 
 def test_without_clusters_it_is_ready_at_once(host: Any, line: Any, actor: Actor) -> None:
@@ -137,9 +163,9 @@ def test_not_deleted_or_detached_while_volumes_are_on_it(host: Any, actor: Actor
             act()
         assert conflict.value.code == "in_use"
     assert StorageCapacity.objects.get().is_open
-    assert [(use.kind, use.count) for use in usage.of(host)] == [("volume", 1)]
-    assert ("primary_storage", 1) in [(use.kind, use.count) for use in usage.of(host.cluster)]
-    assert ("primary_storage", 1) in [(use.kind, use.count) for use in usage.of(host.cluster.zone)]
+    assert relations.blocking([host])[host.pk] == {"volume": 1}
+    for place in (host.cluster, host.cluster.zone):
+        assert relations.blocking([place])[place.pk]["primary_storage"] == 1
 
 
 def test_cached_images_leave_before_the_storage(host: Any, actor: Actor, line: Any) -> None:

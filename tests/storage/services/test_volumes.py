@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from cloud.common.actor import Actor
 from cloud.common.errors import Conflict, Exhausted, Invalid
 from cloud.common.models import Availability, Connection
-from cloud.config.models import Override
+from cloud.config import services as config
 from storage.models import CacheState, Image, ImageCache, ImageState, Media, StorageCapacity, Volume, copies
 from storage.services import placement, volumes
 from storage.services.placement import VolumeNeed
@@ -162,13 +163,14 @@ def test_the_copy_of_the_image_needs_room_too(host: Any) -> None:
     assert not ImageCache.objects.exists()
 
 
-def test_over_provisioning_of_one_storage(host: Any) -> None:
+def test_over_provisioning_of_one_storage(host: Any, actor: Actor) -> None:
     capacity = storage_on(host, total_bytes=11 * GIB)
-    Override.objects.create(
-        name="primary_storage.overprovisioning",
+    config.change(
+        "primary_storage.overprovisioning",
         scope_type="primary_storage",
         scope_uuid=capacity.primary_storage_id,
         value=2.0,
+        actor=actor,
     )
     make(host, VolumeNeed(20 * GIB))
     with pytest.raises(Exhausted):
