@@ -150,7 +150,7 @@ def note_ready(volumes: Iterable[Any]) -> None:
 @transaction.atomic
 def note_listed(agent: Agent, storage: PrimaryStorage, host: Host | None, cached: list[str]) -> None:
     """The agent lists the images it has. Of copies that no volume stands on, the others are forgotten, and an expected
-    one that is listed is there. One that nobody knows, left by a job that was undone, is to leave."""
+    one that is listed is there. One that is not written down, left by a job that was undone, is to leave."""
     _let_strangers_leave(agent, storage, host, cached)
     idle = ImageCache.objects.filter(primary_storage=storage, host=host, volumes__isnull=True)
     gone = idle.exclude(image_uuid__in=cached)
@@ -168,8 +168,9 @@ def note_listed(agent: Agent, storage: PrimaryStorage, host: Host | None, cached
 
 
 def _let_strangers_leave(agent: Agent, storage: PrimaryStorage, host: Host | None, cached: list[str]) -> None:
+    """Copies of images of ours only: a file whose image nobody knows is not removed here, the doctor sets it aside."""
     rows = ImageCache.objects.filter(primary_storage=storage, host=host, image_uuid__in=cached)
-    known = {str(key) for key in rows.values_list("image_uuid", flat=True)}
+    known = set(rows.values_list("image_uuid", flat=True))
     strangers = [
         ImageCache(
             image_uuid=key,
@@ -178,8 +179,7 @@ def _let_strangers_leave(agent: Agent, storage: PrimaryStorage, host: Host | Non
             size_bytes=0,  # nothing was promised for it, nothing is given back
             state=CacheState.EVICTING,
         )
-        for key in cached
-        if key not in known
+        for key in Image.objects.filter(pk__in=cached).exclude(pk__in=known).values_list("pk", flat=True)
     ]
     if strangers:
         ImageCache.objects.bulk_create(strangers, ignore_conflicts=True)
